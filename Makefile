@@ -1,0 +1,37 @@
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: install install-dev quickstart test test-slow lint clean
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/python
+	$(RUN) -m pip install -q -r requirements.txt
+	$(RUN) -m pip install -q --no-deps -e .
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements.txt constraints.txt | $(VENV)/bin/python
+	$(RUN) -m pip install -q -r requirements-dev.txt
+	$(RUN) -m pip install -q --no-deps -e .
+	touch $@
+
+quickstart: install
+	$(RUN) -m apertus_jax run --gin_file=gin_configs/quickstart.gin
+
+test: install-dev
+	$(RUN) -m pytest
+
+test-slow: install-dev
+	$(RUN) -m pytest -m slow
+
+lint: install-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache
