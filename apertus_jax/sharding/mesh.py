@@ -1,0 +1,122 @@
+"""The mesh: how the devices are arranged, and the context in which a program meets it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from apertus_jax.errors import UserError
+from apertus_jax.sharding.rules import BATCH_AXES, MESH_AXES, AxisRules, MeshAxes, resolve_rules
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes (at most one is -1: whatever is left) and the table of axis rules.
+
+    `data` and `fsdp` split the batch (`fsdp` the parameters too), `tensor` splits heads, feedforward and vocabulary,
+    `context` the sequence. `rules` is "auto", a preset of `apertus_jax.sharding.PRESETS`, or a whole table of
+    (array axis, mesh axis) pairs; `rule_overrides` replaces single entries of it.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    context: int = 1
+    rules: str | Sequence[tuple[str, MeshAxes]] = "auto"
+    rule_overrides: Sequence[tuple[str, MeshAxes]] = ()
+
+    def axis_rules(self, platform: str | None = None) -> AxisRules:
+        """Returns the resolved table for `platform` ("cpu", "gpu", "tpu"; default: where JAX runs)."""
+        return resolve_rules(self.rules, platform or jax.default_backend(), self.rule_overrides)
+
+
+def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
+    """Returns the sizes of `MESH_AXES` for `num_devices` devices, -1 resolved.
+
+    Raises:
+      UserError: a size is not positive, more than one is -1, or the sizes do not divide the devices.
+    """
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    spelled = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise UserError(f"MeshConfig({spelled}) leaves {' and '.join(free)} open; at most one axis may be -1")
+    if any(size < 1 and size != -1 for size in sizes.values()):
+        raise UserError(f"MeshConfig({spelled}) has an axis below 1; sizes are positive, or -1 for what is left")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if free:
+        if num_devices % fixed:
+            raise UserError(
+                f"MeshConfig({spelled}) needs a multiple of {fixed} devices, and there are {num_devices}; "
+                "change the axis sizes"
+            )
+        sizes[free[0]] = num_devices // fixed
+    elif fixed != num_devices:
+        raise UserError(
+            f"MeshConfig({spelled}) makes a mesh of {fixed} devices, and there are {num_devices}; "
+            "change the axis sizes or set one of them to -1"
+        )
+    return tuple(sizes.values())
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of `config` over `devices` (default: all), with axes `data, fsdp, tensor, context`.
+
+    The axes are of type Auto: with JAX's present default, Explicit, Linen's logical constraints assert instead of
+    resharding.
+
+    Raises:
+      UserError: the mesh does not fit the number of devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    shape = mesh_shape(config, len(devices))
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+
+
+@contextlib.contextmanager
+def logical_axis_rules(rules: AxisRules) -> Iterator[None]:
+    """Makes `rules` the table that Linen's logical constraints look up."""
+    with nn.logical_axis_rules(rules):
+        yield
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh, rules: AxisRules) -> Iterator[Mesh]:
+    """Runs a block under a mesh and its table: constraints on named axes take effect inside."""
+    with jax.set_mesh(mesh), logical_axis_rules(rules):
+        yield mesh
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that keeps an array whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of every array of a batch: the leading axis over `data` and `fsdp`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def check_batch(mesh: Mesh, batch_size: int, sequence_length: int | None = None) -> None:
+    """Checks that a batch divides over the mesh.
+
+    Raises:
+      UserError: the batch does not divide by data × fsdp, or the sequence by context; the message has the numbers.
+    """
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % parts:
+        raise UserError(
+            f"a batch of {batch_size} sequences does not divide over {parts} devices "
+            f"(data={mesh.shape['data']} × fsdp={mesh.shape['fsdp']}); make the batch a multiple of {parts}"
+        )
+    if sequence_length is not None and sequence_length % mesh.shape["context"]:
+        raise UserError(
+            f"a sequence length of {sequence_length} does not divide over context={mesh.shape['context']}; "
+            "change one of them"
+        )
