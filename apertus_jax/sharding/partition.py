@@ -48,7 +48,7 @@ def partition_spec(names: tuple[str | None, ...], rules: AxisRules, leaf: str = 
     known = {name for name, _ in rules}
     for name in names:
         if name is not None and name not in known:
-            raise UserError(f"{leaf} has an axis named {name!r}, for which the table of axis rules has no entry; add one")
+            raise UserError(f"{leaf} has an axis named {name!r} and the table of axis rules lacks it; add an entry")
     return nn.logical_to_mesh_axes(names, rules)
 
 
@@ -157,7 +157,6 @@ def partition_table(boxed_abstract_params: Any, mesh: Mesh, rules: AxisRules) ->
         total += size
         axes = ", ".join(str(name) for name in leaf.names) if _is_box(leaf) else "(unnamed)"
         parts = ["·" if part is None else part if isinstance(part, str) else "×".join(part) for part in sharding.spec]
-        )
         table.add_row("/".join(path), str(tuple(value.shape)), axes, ", ".join(parts), f"{size / 2**20:.2f}")
     table.add_section()
     table.add_row("all", "", "", "", f"{total / 2**20:.2f}")
