@@ -7,6 +7,9 @@ import dataclasses
 from apertus_jax.errors import UserError
 
 DOC_ATTENTION = ("segment", "causal")
+ATTENTION_IMPLEMENTATIONS = ("xla", "xla_blockwise", "pallas_gpu_mha", "tpu_splash")
+REMAT_POLICIES = ("none", "full", "dots", "save_attention", "offload_attention")
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +68,18 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise UserError(f"ModelConfig.head_dim={self.head_dim} must be even for rotary positions")
-        if self.doc_attention not in DOC_ATTENTION:
-            raise UserError(f"ModelConfig.doc_attention={self.doc_attention!r} must be one of {DOC_ATTENTION}")
+        for field, allowed in (
+            ("doc_attention", DOC_ATTENTION),
+            ("attention_implementation", ATTENTION_IMPLEMENTATIONS),
+            ("remat_policy", REMAT_POLICIES),
+            ("compute_dtype", COMPUTE_DTYPES),
+        ):
+            if getattr(self, field) not in allowed:
+                raise UserError(f"ModelConfig.{field}={getattr(self, field)!r} must be one of {allowed}")
+        if self.xielu_alpha_n <= self.xielu_beta:
+            raise UserError(
+                f"ModelConfig.xielu_alpha_n={self.xielu_alpha_n} must be above xielu_beta={self.xielu_beta}"
+            )
 
     @property
     def num_parameters(self) -> int:
