@@ -1,0 +1,224 @@
+"""The document record and its files: JSONL (also gzipped), Parquet, and folders of them.
+
+Readers stream: memory does not grow with the corpus. A row that cannot be read stops the reading with one line that
+names the file and the row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from etils import epath
+
+from apertus_jax import artifacts
+from apertus_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+UNKNOWN_LANGUAGE = "und"
+JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
+PARQUET_SUFFIXES = (".parquet",)
+DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
+ROWS_PER_BATCH = 1024
+# Spellings that people use for the optional columns, the first of them ours.
+ALIASES = {
+    "language": ("language", "lang"),
+    "licence": ("licence", "license"),
+    "url": ("url",),
+    "source": ("source",),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """One document: `document_id` is 32 hexadecimal digits, `language` is an `iso639-3_Script` label or `und`."""
+
+    document_id: str
+    text: str
+    source: str
+    language: str = UNKNOWN_LANGUAGE
+    url: str = ""
+    licence: str = ""
+
+
+def document_id(source: str, version: str, record: str) -> str:
+    """Returns the BLAKE2b-128 digest (hexadecimal) of `source|version|record`, the identity of a document for ever."""
+    return hashlib.blake2b(f"{source}|{version}|{record}".encode(), digest_size=16).hexdigest()
+
+
+def document_schema() -> pyarrow.Schema:
+    """Returns the Parquet schema of document files: one string column per field of `Document`."""
+    import pyarrow
+
+    return pyarrow.schema([(field.name, pyarrow.string()) for field in dataclasses.fields(Document)])
+
+
+def write_documents(path: epath.PathLike, documents: Iterable[Document]) -> int:
+    """Writes documents to one Parquet file and returns how many; the same documents give the same bytes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = document_schema()
+    count = 0
+    with (
+        epath.Path(path).open("wb") as file,
+        pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for batch in _batches(documents, ROWS_PER_BATCH):
+            rows = [dataclasses.asdict(document) for document in batch]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+            count += len(batch)
+    return count
+
+
+def input_files(path: epath.PathLike) -> list[epath.Path]:
+    """Returns the document files of an input in reading order: the file itself, or those below a folder, sorted.
+
+    Raises:
+      UserError: the path is missing, holds no document file, or is a folder that a command has not finished.
+    """
+    root = epath.Path(path)
+    if not root.exists():
+        raise UserError(f"input {root} does not exist; give a .jsonl, .jsonl.gz or .parquet file or a folder of them")
+    if not root.is_dir():
+        if not root.name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+            raise UserError(f"input {root} is not a .jsonl, .jsonl.gz or .parquet file; convert it to one of these")
+        return [root]
+    if (root / artifacts.BUILDING_MARKER).exists() and not artifacts.is_complete(root):
+        raise UserError(f"input {root} was not finished by the command that wrote it; run that command again")
+    names = [name for name in artifacts.list_files(root) if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES)]
+    if not names:
+        raise UserError(f"input folder {root} holds no .jsonl, .jsonl.gz or .parquet file; put documents there")
+    return [root / name for name in names]
+
+
+def read_documents(path: epath.PathLike) -> Iterator[Document]:
+    """Streams the documents of a file or folder in a fixed order.
+
+    Only `text` is required. Without a `document_id` the identity is taken from `id`, or else from the file's name
+    inside the input and the row, so that moving a corpus to another folder changes no identity. Without a `source`
+    the input's name is used.
+
+    Raises:
+      UserError: an input is missing or a row is not a document; names the file and the row.
+    """
+    root = epath.Path(path)
+    default_source = re.sub(r"\.(jsonl|parquet)(\.gz)?$", "", root.name)
+    for file in input_files(root):
+        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else _parquet_rows(file)
+        name = file.relative_to(root).as_posix() if file != root else file.name
+        for row_number, row in rows:
+            yield _document(row, default_source, f"{name}:{row_number}", f"{file}, row {row_number}")
+
+
+def digest_input(path: epath.PathLike) -> str:
+    """Returns a digest of an input's content: of a committed folder its manifest's, else of the bytes of its files.
+
+    Raises:
+      UserError: as `input_files`.
+    """
+    files = input_files(path)
+    root = epath.Path(path)
+    if root.is_dir() and artifacts.is_complete(root):
+        return json.loads((root / artifacts.COMMIT_MARKER).read_text())["digest"]
+    names = {(file.relative_to(root).as_posix() if file != root else file.name): file for file in files}
+    return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in names.items()})
+
+
+def _document(row: Any, default_source: str, default_record: str, where: str) -> Document:
+    """Makes a document of one parsed row; `where` names the row in errors."""
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: a JSON object with a text field is expected, found {type(row).__name__}")
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise UserError(f"{where}: field text must be a string, found {type(text).__name__}; mend or remove the row")
+    if not text.strip():
+        raise UserError(f"{where}: field text is empty; remove the row")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: text holds half of a surrogate pair at character {error.start}; mend the row"
+        ) from error
+    fields = {name: _string_field(row, spellings, where) for name, spellings in ALIASES.items()}
+    source = fields["source"] or default_source
+    given = _string_field(row, ("document_id",), where)
+    if given and not DOCUMENT_ID.fullmatch(given):
+        raise UserError(f"{where}: document_id {given!r} must be 32 hexadecimal digits; call the field id instead")
+    record = _string_field(row, ("id",), where) or default_record
+    return Document(
+        document_id=given or document_id(source, "", record),
+        text=text,
+        source=source,
+        language=fields["language"] or UNKNOWN_LANGUAGE,
+        url=fields["url"],
+        licence=fields["licence"],
+    )
+
+
+def _string_field(row: Mapping[str, Any], spellings: tuple[str, ...], where: str) -> str:
+    """Returns the first present spelling of an optional field as a string, or the empty string."""
+    for spelling in spellings:
+        value = row.get(spelling)
+        if value is None:
+            continue
+        if isinstance(value, str) or (isinstance(value, int) and spelling == "id"):
+            return str(value)
+        raise UserError(f"{where}: field {spelling} must be a string, found {type(value).__name__}; mend the row")
+    return ""
+
+
+def _jsonl_rows(path: epath.Path) -> Iterator[tuple[int, Any]]:
+    """Yields (row number from 1, parsed row); blank lines are passed over but counted."""
+    row_number = 0
+    try:
+        with path.open("rb") as raw, gzip.open(raw) if path.name.endswith(".gz") else raw as lines:
+            for row_number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield row_number, json.loads(line)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}, row {row_number}: not UTF-8 at byte {error.start}; convert the file") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, row {row_number}: not valid JSON ({error.msg} at character {error.pos})") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}, after row {row_number}: damaged gzip data ({error}); copy the file again") from error
+
+
+def _parquet_rows(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yields (row number from 1, row) of the columns that a document can have."""
+    import pyarrow
+    import pyarrow.parquet
+
+    wanted = {"text", "document_id", "id"}.union(*ALIASES.values())
+    row_number = 0
+    try:
+        with path.open("rb") as file:
+            parquet = pyarrow.parquet.ParquetFile(file)
+            columns = [name for name in parquet.schema_arrow.names if name in wanted]
+            for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=columns):
+                for row in batch.to_pylist():
+                    row_number += 1
+                    yield row_number, row
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}, after row {row_number}: not readable as Parquet ({reason}); copy it again") from error
+
+
+def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Cuts a stream into lists of `size`, the last one shorter."""
+    batch: list[Document] = []
+    for document in documents:
+        batch.append(document)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
