@@ -1,0 +1,23 @@
+"""What the model is trained for: cross-entropy in token tiles under masks that compose."""
+
+from apertus_jax.objectives.goldfish import goldfish_mask
+from apertus_jax.objectives.masks import (
+    Batch,
+    LossMask,
+    combine_masks,
+    completion_only,
+    goldfish,
+    not_after_eod,
+    not_padding,
+)
+
+__all__ = [
+    "Batch",
+    "LossMask",
+    "combine_masks",
+    "completion_only",
+    "goldfish",
+    "goldfish_mask",
+    "not_after_eod",
+    "not_padding",
+]

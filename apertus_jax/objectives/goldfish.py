@@ -1,0 +1,49 @@
+"""The Goldfish mask: which labels stay in the loss, so that no long passage can be learnt by heart.
+
+About one label in k is dropped, chosen by a hash of the h labels that end at it, so that a repeated passage misses the
+same words at every repetition (Hans et al., arXiv 2406.10209; Apertus, arXiv 2509.14233, appendix F).
+"""
+
+from __future__ import annotations
+
+import jax
+
+from apertus_jax.errors import UserError
+from apertus_jax.objectives.document_hash import document_drops
+from apertus_jax.objectives.megatron_hash import megatron_drops
+
+STRATEGIES = ("document", "megatron")
+
+
+def goldfish_mask(
+    labels: jax.Array,
+    k: int = 50,
+    h: int = 50,
+    strategy: str = "document",
+    segment_ids: jax.Array | None = None,
+    left_context: jax.Array | None = None,
+    document_keys: jax.Array | None = None,
+) -> jax.Array:
+    """Labels int32[B, T] → bool[B, T], True where the label stays in the loss.
+
+    Strategy "document" hashes the last h labels of the label's own document (fewer at its start): the same document has
+    the same mask at every packing and every sequence length. It uses segment_ids int32[B, T], left_context
+    int32[B, ≥ h-1] and document_keys uint32[B, T], see `document_hash.document_hashes`.
+    Strategy "megatron" is bit for bit the released models' mask: it hashes across document boundaries, keeps the first
+    h-1 labels of every row, and ignores those three arguments (model spec §5.1).
+    Raises UserError for an unknown strategy, k < 2 or h < 1.
+    """
+    check_goldfish(k, h, strategy)
+    if strategy == "megatron":
+        return ~megatron_drops(labels, k, h)
+    return ~document_drops(labels, k, h, segment_ids, left_context, document_keys)
+
+
+def check_goldfish(k: int, h: int, strategy: str) -> None:
+    """Raises UserError unless k ≥ 2 and h ≥ 1 are whole numbers and the strategy is known."""
+    if strategy not in STRATEGIES:
+        raise UserError(f"goldfish strategy={strategy!r} is unknown; use one of {STRATEGIES}")
+    if k != int(k) or k < 2:
+        raise UserError(f"goldfish k={k} must be a whole number of at least 2: one label in k is dropped")
+    if h != int(h) or h < 1:
+        raise UserError(f"goldfish h={h} must be a whole number of at least 1: the labels that are hashed")
