@@ -123,6 +123,16 @@ class TokenStore:
         return self.manifest["digest"]
 
     @property
+    def tokenizer_digest(self) -> str:
+        """Identity of the tokenizer that made the store."""
+        return self.summary["tokenizer"]
+
+    @property
+    def source_names(self) -> list[str]:
+        """Names of all sources, sorted, the held-out one included."""
+        return sorted(self.summary["sources"])
+
+    @property
     def training_sources(self) -> list[str]:
         """Names of the sources that may be trained on, sorted."""
         return sorted(name for name in self.summary["sources"] if name != HELD_OUT)
@@ -181,8 +191,8 @@ class TokenStore:
         Raises:
           UserError: it is another one.
         """
-        if tokenizer.digest != self.summary["tokenizer"]:
+        made_by, given = self.tokenizer_digest, tokenizer.digest
+        if given != made_by:
             raise UserError(
-                f"{self.folder} was made by tokenizer {self.summary['tokenizer'][:12]}, not by {tokenizer.digest[:12]}; "
-                f"use {self.folder / 'tokenizer'}"
+                f"{self.folder} was made by tokenizer {made_by}, not {given}; use {self.folder / 'tokenizer'}"
             )

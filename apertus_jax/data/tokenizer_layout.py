@@ -18,13 +18,6 @@ _INSTRUCTION = (
     *("[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
     *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]"),
 )
-    "[/INST]",
-    "[AVAILABLE_TOOLS]",
-    "[/AVAILABLE_TOOLS]",
-    "[TOOL_RESULTS]",
-    "[/TOOL_RESULTS]",
-    "[TOOL_CALLS]",
-)
 _INFILLING = ("[PREFIX]", "[MIDDLE]", "[SUFFIX]")
 _CODE = (
     "filename gh_stars issue_start issue_comment issue_closed jupyter_start jupyter_text jupyter_code jupyter_output "
