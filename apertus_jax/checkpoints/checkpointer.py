@@ -1,0 +1,370 @@
+"""Saving, finding and restoring checkpoints: Orbax moves the arrays, this module decides what counts as saved."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import errno
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from apertus_jax.checkpoints import leaves as leaf_tools
+from apertus_jax.checkpoints import step_folders
+from apertus_jax.checkpoints.step_folders import Rejection
+from apertus_jax.errors import UserError
+
+# Small enough that several threads and processes share the digests, large enough for object stores.
+DATA_FILE_BYTES = 64 << 20
+TIMEOUT_SECONDS = 1800
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveReport:
+    """Where the time of a finished save went; `blocking_seconds` is what the training loop waited."""
+
+    step: int
+    blocking_seconds: float
+    write_seconds: float
+    digest_seconds: float
+    total_bytes: int
+
+
+class Checkpointer:
+    """Asynchronous, sharded checkpoints with digests, in one folder per step.
+
+    A step is valid when its commit marker is there and every file has the size and digest in it. A crash at any moment
+    leaves the old valid steps or the new ones. Every process of a job calls each method; the folder is shared.
+    """
+
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        keep_last: int = 3,
+        keep_every: int | None = None,
+        timeout_seconds: int = TIMEOUT_SECONDS,
+    ) -> None:
+        """Opens a folder of checkpoints; nothing is written or read yet.
+
+        Args:
+          folder: local path or object store; step folders go right below it.
+          keep_last: how many of the newest steps stay.
+          keep_every: multiples of this many steps stay too; None or 0 for none.
+          timeout_seconds: how long a process waits for the others of its job.
+
+        Raises:
+          UserError: a retention that would keep nothing.
+        """
+        if keep_last < 1:
+            raise UserError(f"Checkpointer.keep_last={keep_last} would keep no checkpoint; use 1 or more")
+        if keep_every is not None and keep_every < 0:
+            raise UserError(f"Checkpointer.keep_every={keep_every} is negative; use a number of steps, or None")
+        self.folder = epath.Path(folder)
+        self.keep_last = keep_last
+        self.keep_every = keep_every
+        self.rejected: tuple[Rejection, ...] = ()
+        self.last_save: SaveReport | None = None
+        self._timeout_seconds = timeout_seconds
+        self._settled: set[int] = set()
+        self._pending: concurrent.futures.Future[SaveReport] | None = None
+        self._pending_step: int | None = None
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        _silence_reports_of_errors_raised_here()
+        self._orbax = ocp.AsyncCheckpointer(
+            ocp.PyTreeCheckpointHandler(use_compression=False),
+            async_options=ocp.AsyncOptions(timeout_secs=timeout_seconds),
+        )
+
+    # Saving
+
+    def save(self, step: int, state: Any, metadata: Mapping[str, Any], wait: bool = False) -> bool:
+        """Starts saving a state; its values are captured before this returns, so it may be donated at once.
+
+        Waits for the previous save first. Errors of the background part surface at the next `save`, `wait` or `close`.
+
+        Args:
+          step: the step the state belongs to.
+          state: tree of jax arrays (any sharding), NumPy arrays, NumPy scalars or Python numbers.
+          metadata: JSON values that describe the run.
+          wait: return only when the step is committed.
+
+        Returns:
+          False when this object saved or restored this very step already, and there is nothing to do.
+
+        Raises:
+          UserError: this save or the previous one failed (a full disk is named), or the step exists already.
+        """
+        self.wait()
+        if step in self._settled:
+            return False
+        leaves = leaf_tools.named_leaves(state)
+        table = leaf_tools.describe(leaves)
+        stored = leaf_tools.nested({path: leaf_tools.captured(leaf) for path, leaf in leaves.items()})
+        json.dumps(metadata)
+        self._refuse_existing(step)
+        started = time.perf_counter()
+        with self._removed_on_failure(step), self._failures_explained(step):
+            if jax.process_index() == 0:
+                self._remove_leftovers()
+            self._orbax.save(
+                step_folders.step_folder(self.folder, step) / step_folders.STATE_FOLDER,
+                args=ocp.args.PyTreeSave(stored, ocdbt_target_data_file_size=DATA_FILE_BYTES),
+            )
+        blocking = time.perf_counter() - started
+        self._pending_step = step
+        self._pending = self._pool.submit(self._finish, step, table, dict(metadata), started, blocking)
+        if wait:
+            self.wait()
+        return True
+
+    def wait(self) -> None:
+        """Waits until the save under way is committed.
+
+        Raises:
+          UserError: it failed; what it wrote is removed and the last good step is named.
+        """
+        if self._pending is None:
+            return
+        pending, step = self._pending, self._pending_step
+        self._pending = self._pending_step = None
+        with self._failures_explained(step):
+            self.last_save = pending.result()
+        self._settled.add(step)
+
+    def close(self) -> None:
+        """Waits for the save under way and frees the threads.
+
+        Raises:
+          UserError: the save failed.
+        """
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+            self._orbax.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refuse_existing(self, step: int) -> None:
+        if step not in step_folders.list_steps(self.folder, committed=True):
+            return
+        rejection = self._examine(step)
+        if rejection is None:
+            raise UserError(
+                f"{step_folders.step_folder(self.folder, step)} already holds a valid checkpoint of step {step}; "
+                "continue from it, remove it, or choose another run folder"
+            )
+        _log.warning("replacing the damaged checkpoint of %s", rejection)
+        if jax.process_index() == 0:
+            step_folders.remove_step(self.folder, step)
+
+    def _remove_leftovers(self) -> None:
+        for step in step_folders.list_steps(self.folder, committed=False):
+            _log.info("removing what an interrupted save of step %d left behind", step)
+            step_folders.remove_step(self.folder, step)
+
+    def _finish(
+        self, step: int, table: Mapping[str, Any], metadata: Mapping[str, Any], started: float, blocking: float
+    ) -> SaveReport:
+        """Runs in the background: waits for Orbax, digests, commits, then applies retention."""
+        folder = step_folders.step_folder(self.folder, step)
+        deadline = time.monotonic() + self._timeout_seconds
+        with self._removed_on_failure(step):
+            self._orbax.wait_until_finished()
+            written = time.perf_counter()
+            if jax.process_index() == 0:
+                step_folders.write_metadata(folder, step, table, metadata)
+            files = step_folders.gather_digests(folder, jax.process_index(), jax.process_count(), deadline)
+            digested = time.perf_counter()
+            if files is not None:
+                step_folders.commit(folder, step, files)
+        if files is None:
+            step_folders.wait_for_commit(folder, deadline)
+        else:
+            self._apply_retention(step)
+        total_bytes = sum(record["bytes"] for record in (files or {}).values())
+        return SaveReport(step, blocking, written - started, digested - written, total_bytes)
+
+    def _apply_retention(self, newest: int) -> None:
+        committed = set(step_folders.list_steps(self.folder, committed=True))
+        damaged = {rejection.step for rejection in self.rejected if rejection.step < newest} & committed
+        surplus = step_folders.steps_to_remove(committed - damaged, newest, self.keep_last, self.keep_every)
+        for step in sorted(damaged.union(surplus)):
+            step_folders.remove_step(self.folder, step)
+
+    @contextlib.contextmanager
+    def _removed_on_failure(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if jax.process_index() == 0:
+                step_folders.remove_step(self.folder, step)
+            raise
+
+    @contextlib.contextmanager
+    def _failures_explained(self, step: int) -> Iterator[None]:
+        # Orbax and TensorStore raise storage failures as any of these three.
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:
+            good = step_folders.list_steps(self.folder, committed=True)
+            last = f"the last good checkpoint is step {good[-1]}" if good else "there is no good checkpoint yet"
+            if _is_full_disk(error):
+                what, advice = "the disk is full", "free space and resume"
+            else:
+                first_line = (str(error).splitlines() or [""])[0][:300]
+                what, advice = f"{type(error).__name__}: {first_line}", "mend the cause and resume"
+            raise UserError(
+                f"saving step {step} in {self.folder} failed: {what}; what it wrote was removed; {last}; {advice}"
+            ) from error
+
+    # Finding
+
+    def committed_steps(self) -> list[int]:
+        """Returns the steps that have a commit marker, ascending; nothing is verified."""
+        return step_folders.list_steps(self.folder, committed=True)
+
+    def valid_steps(self) -> list[int]:
+        """Returns the steps, ascending, of which every file still has its digest. Reads every file."""
+        self.wait()
+        return [step for step in self._agreed_steps() if self._examine(step) is None]
+
+    def latest_valid_step(self) -> int | None:
+        """Returns the newest valid step, or None; why newer ones were passed over is logged and left in `rejected`."""
+        self.wait()
+        rejected: list[Rejection] = []
+        found = None
+        for step in reversed(self._agreed_steps()):
+            rejection = self._examine(step)
+            if rejection is None:
+                found = step
+                break
+            _log.warning("checkpoint rejected: %s", rejection)
+            rejected.append(rejection)
+        self.rejected = tuple(rejected)
+        return found
+
+    def _agreed_steps(self) -> list[int]:
+        steps = step_folders.list_steps(self.folder, committed=True)
+        if jax.process_count() == 1:
+            return steps
+        count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
+        own = np.resize(np.array([*steps, 0], np.uint32), count)
+        return [int(step) for step in multihost_utils.broadcast_one_to_all(own)]
+
+    def _examine(self, step: int) -> Rejection | None:
+        """Verifies a step; several processes read a share of the files each and agree on the outcome."""
+        folder = step_folders.step_folder(self.folder, step)
+        manifest = step_folders.read_manifest(self.folder, step)
+        if isinstance(manifest, Rejection):
+            return manifest
+        names = sorted(manifest["files"])
+        share = step_folders.file_share(names, jax.process_index(), jax.process_count())
+        damages = step_folders.damages(folder, manifest["files"], share)
+        if jax.process_count() > 1:
+            flags = np.array([name in damages for name in names], np.uint8)
+            gathered = np.asarray(multihost_utils.process_allgather(flags)).any(axis=0)
+            elsewhere = "is damaged (another process saw it)"
+            damages = {name: damages.get(name, elsewhere) for name, bad in zip(names, gathered, strict=True) if bad}
+        if not damages:
+            return None
+        name = min(damages)
+        more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
+        return Rejection(step, name, damages[name] + more)
+
+    # Restoring
+
+    def read_metadata(self, step: int | None = None) -> tuple[dict[str, Any], int]:
+        """Returns the trainer's metadata and the step (default: the newest valid one), without reading the state.
+
+        Raises:
+          UserError: there is no valid checkpoint, or this one's marker or metadata is damaged.
+        """
+        step = self._newest() if step is None else step
+        return step_folders.read_metadata(self.folder, step)["metadata"], step
+
+    def restore(
+        self, abstract_state: Any, step: int | None = None, partial: bool = False
+    ) -> tuple[Any, dict[str, Any], int]:
+        """Restores a verified checkpoint bit for bit onto any mesh.
+
+        Args:
+          abstract_state: the tree to restore, its leaves `jax.ShapeDtypeStruct`s (or arrays) whose shardings say where
+            each array goes; leaves without one come back as NumPy values.
+          step: which step; default the newest valid one.
+          partial: leaves of the checkpoint that `abstract_state` lacks (an optimizer state, say) are not read.
+
+        Returns:
+          The state, the metadata it was saved with, and the step.
+
+        Raises:
+          UserError: no valid checkpoint; the asked step is damaged (names the file); leaves are missing, left over,
+            of another shape (names leaf and both shapes) or dtype.
+        """
+        self.wait()
+        if step is None:
+            step = self._newest()
+        elif (rejection := self._examine(step)) is not None:
+            raise UserError(f"the checkpoint in {self.folder} cannot be used: {rejection}; choose another step")
+        folder = step_folders.step_folder(self.folder, step)
+        saved = step_folders.read_metadata(self.folder, step)
+        wanted = leaf_tools.named_leaves(abstract_state)
+        leaf_tools.check_compatible(saved["leaves"], leaf_tools.describe(wanted), str(folder), partial)
+        stored = {path: leaf_tools.stored_form(leaf) for path, leaf in wanted.items()}
+        restored = leaf_tools.named_leaves(
+            self._orbax.restore(
+                folder / step_folders.STATE_FOLDER,
+                args=ocp.args.PyTreeRestore(
+                    item=leaf_tools.nested(stored),
+                    restore_args=leaf_tools.nested({p: leaf_tools.restore_arguments(x) for p, x in stored.items()}),
+                    partial_restore=partial,
+                ),
+            )
+        )
+        self._settled.add(step)
+        values = [leaf_tools.restored_like(leaf, restored[path]) for path, leaf in wanted.items()]
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), values), saved["metadata"], step
+
+    def _newest(self) -> int:
+        step = self.latest_valid_step()
+        if step is None:
+            reasons = "; ".join(str(rejection) for rejection in self.rejected)
+            raise UserError(f"there is no valid checkpoint in {self.folder}" + (f" ({reasons})" if reasons else ""))
+        return step
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        if isinstance(current, OSError) and current.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(current) or "Disk quota exceeded" in str(current):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+def _is_not_orbax_error(record: logging.LogRecord) -> bool:
+    return not (record.levelno == logging.ERROR and "async_checkpointer" in record.pathname)
+
+
+def _silence_reports_of_errors_raised_here() -> None:
+    # Orbax logs the traceback of a failed background save before it raises it; people get our one line instead.
+    logging.getLogger("absl").addFilter(_is_not_orbax_error)

@@ -1,0 +1,231 @@
+"""One folder per step, valid when its marker is there and every file still has the digest written in it.
+
+checkpoints/step_0000001000/state/…          what Orbax writes
+                           /metadata.json    step, table of leaves, the trainer's metadata
+                           /COMMITTED.json   size and digest of every file; written last, removed first
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+from apertus_jax import artifacts
+from apertus_jax.errors import UserError
+from apertus_jax.run_folder import is_local
+
+KIND = "checkpoint"
+STATE_FOLDER = "state"
+METADATA_FILE = "metadata.json"
+DIGEST_THREADS = 4
+FIRST_POLL_SECONDS = 0.01
+LONGEST_POLL_SECONDS = 1.0
+
+_STEP_NAME = re.compile(r"step_(\d{10})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """Why the checkpoint of a step is not used: the damaged file, and what is wrong with it."""
+
+    step: int
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"step {self.step}: {self.file} {self.reason}"
+
+
+def step_folder(root: epath.PathLike, step: int) -> epath.Path:
+    """Returns the folder of a step."""
+    return epath.Path(root) / f"step_{step:010d}"
+
+
+def list_steps(root: epath.PathLike, committed: bool) -> list[int]:
+    """Returns the steps, ascending, whose folders have a commit marker (`committed`) or lack one (leftovers)."""
+    root = epath.Path(root)
+    if not root.exists():
+        return []
+    matches = [(_STEP_NAME.fullmatch(child.name), child) for child in root.iterdir()]
+    return sorted(int(match[1]) for match, child in matches if match and artifacts.is_complete(child) == committed)
+
+
+def remove_step(root: epath.PathLike, step: int) -> None:
+    """Removes a step's folder; its marker goes first, so that a crash leaves a leftover and never half a checkpoint."""
+    folder = step_folder(root, step)
+    (folder / artifacts.COMMIT_MARKER).unlink(missing_ok=True)
+    folder.rmtree(missing_ok=True)
+
+
+def steps_to_remove(committed: Iterable[int], newest: int, keep_last: int, keep_every: int | None) -> list[int]:
+    """Returns which older steps retention gives up now that `newest` is committed.
+
+    Kept are the last `keep_last` steps up to `newest` and every multiple of `keep_every`. `newest` itself is always
+    kept; later steps, left by a history that was walked back from, are not judged.
+    """
+    older = sorted((step for step in committed if step < newest), reverse=True)
+    surplus = older[keep_last - 1 :]
+    return [step for step in surplus if not keep_every or step % keep_every]
+
+
+def write_metadata(folder: epath.Path, step: int, leaves: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Writes the step, the table of leaves and the trainer's metadata beside the state."""
+    content = {"step": step, "leaves": dict(leaves), "metadata": dict(metadata)}
+    (folder / METADATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def file_share(names: Iterable[str], process_index: int, process_count: int) -> list[str]:
+    """Returns the files that one of several processes reads: a file falls to exactly one, by the hash of its name."""
+    return [name for name in names if int(artifacts.digest_bytes(name.encode()), 16) % process_count == process_index]
+
+
+def _file_record(path: epath.Path) -> dict[str, Any]:
+    return {"bytes": path.stat().length, "blake2b": artifacts.digest_file(path)}
+
+
+def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns size and digest of each named file, several files at a time."""
+    names = list(names)
+    with concurrent.futures.ThreadPoolExecutor(DIGEST_THREADS) as pool:
+        return dict(zip(names, pool.map(lambda name: _file_record(folder / name), names), strict=True))
+
+
+def _wait_for(is_there, what: str, deadline: float) -> None:
+    pause = FIRST_POLL_SECONDS
+    while not is_there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"gave up waiting for {what}")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_POLL_SECONDS)
+
+
+def _share_file(folder: epath.Path, process_index: int) -> epath.Path:
+    return folder / f".digests_{process_index:05d}.json"
+
+
+def gather_digests(
+    folder: epath.Path, process_index: int, process_count: int, deadline: float
+) -> dict[str, dict[str, Any]] | None:
+    """Digests this process's share of the files; the first process returns the digests of all, the others None.
+
+    The shares meet in small hidden files of the step folder: this runs in a background thread, where a collective
+    could deadlock with the training step.
+
+    Raises:
+      TimeoutError: another process did not deliver before `deadline` (of `time.monotonic`).
+    """
+    names = artifacts.list_files(folder)
+    records = digest_files(folder, file_share(names, process_index, process_count))
+    if process_count == 1:
+        return records
+    if process_index > 0:
+        artifacts.write_atomically(_share_file(folder, process_index), json.dumps(records))
+        return None
+    for other in range(1, process_count):
+        share = _share_file(folder, other)
+        _wait_for(share.exists, f"the digests of process {other}", deadline)
+        records |= json.loads(share.read_text())
+        share.unlink()
+    if sorted(records) != names:
+        raise RuntimeError(f"the processes do not see the same files in {folder}; checkpoints need one shared folder")
+    return records
+
+
+def wait_for_commit(folder: epath.Path, deadline: float) -> None:
+    """Waits, in a process that is not the first, until the first has committed the step.
+
+    Raises:
+      RuntimeError: the first process failed and removed the step.
+      TimeoutError: nothing happened before `deadline`.
+    """
+    _wait_for(
+        lambda: artifacts.is_complete(folder) or not folder.exists(), f"the first process to commit {folder}", deadline
+    )
+    if not artifacts.is_complete(folder):
+        raise RuntimeError(f"the first process could not commit {folder}")
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def commit(folder: epath.Path, step: int, files: Mapping[str, Any]) -> None:
+    """Writes the commit marker, last of all; on a local path it is on the disk when this returns."""
+    manifest = {"kind": KIND, "summary": {"step": step}, "files": dict(files)}
+    manifest["digest"] = artifacts.digest_json(manifest)
+    if is_local(folder):
+        _flush(folder / METADATA_FILE)
+    artifacts.write_atomically(folder / artifacts.COMMIT_MARKER, _manifest_text(manifest))
+    if is_local(folder):
+        for path in (folder / artifacts.COMMIT_MARKER, folder, folder.parent):
+            _flush(path)
+
+
+def _flush(path: epath.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(root: epath.PathLike, step: int) -> dict[str, Any] | Rejection:
+    """Returns the manifest of a step, or why it cannot be trusted: it vouches for itself, to the last byte."""
+    marker = step_folder(root, step) / artifacts.COMMIT_MARKER
+    name = artifacts.COMMIT_MARKER
+    if not marker.exists():
+        return Rejection(step, name, "is missing: the save did not finish")
+    try:
+        text = marker.read_bytes().decode()
+        manifest = json.loads(text)
+        stated = manifest["digest"]
+        found = artifacts.digest_json({key: value for key, value in manifest.items() if key != "digest"})
+    except (ValueError, KeyError, TypeError) as error:
+        return Rejection(step, name, f"is damaged ({type(error).__name__})")
+    if found != stated or text != _manifest_text(manifest) or manifest["kind"] != KIND:
+        return Rejection(step, name, "is damaged (it has changed since it was written)")
+    if manifest["summary"]["step"] != step:
+        return Rejection(step, name, f"belongs to step {manifest['summary']['step']}: the folder was renamed")
+    return manifest
+
+
+def damage_of(path: epath.Path, expected: Mapping[str, Any]) -> str | None:
+    """Returns what is wrong with a committed file, or None."""
+    if not path.exists():
+        return "is missing"
+    size = path.stat().length
+    if size != expected["bytes"]:
+        return f"has {size} bytes where {expected['bytes']} were committed"
+    return None if artifacts.digest_file(path) == expected["blake2b"] else "has changed since it was committed"
+
+
+def damages(folder: epath.Path, files: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """Returns what is wrong with each damaged file among `names`, several files at a time."""
+    names = list(names)
+    with concurrent.futures.ThreadPoolExecutor(DIGEST_THREADS) as pool:
+        found = list(pool.map(lambda name: damage_of(folder / name, files[name]), names))
+    return {name: damage for name, damage in zip(names, found, strict=True) if damage is not None}
+
+
+def read_metadata(root: epath.PathLike, step: int) -> dict[str, Any]:
+    """Returns `{"step", "leaves", "metadata"}` of a committed step; only the marker and this file are verified.
+
+    Raises:
+      UserError: the marker or the metadata is missing or damaged; the message names the file.
+    """
+    manifest = read_manifest(root, step)
+    path = step_folder(root, step) / METADATA_FILE
+    if isinstance(manifest, Rejection):
+        raise UserError(f"the checkpoint in {path.parent} cannot be used: {manifest.file} {manifest.reason}")
+    damage = damage_of(path, manifest["files"][METADATA_FILE])
+    if damage is not None:
+        raise UserError(f"the checkpoint in {path.parent} cannot be used: {METADATA_FILE} {damage}")
+    return json.loads(path.read_text())
