@@ -101,14 +101,16 @@ def _mask(query_start, key_start, num_queries: int, num_keys: int, query_segment
 
 def _block_gradients(query, key, value, mask, gradient, log_sum, delta):
     """Gradients of one block of queries and one run of keys → float32 like query, key, value."""
-    weights = jnp.exp(_scores(query, key, mask) - log_sum[..., None])
-    narrow = weights.astype(value.dtype)
-    wide = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    value_gradient = wide("BKGTS,BKGTH->BKSH", narrow, gradient)
-    weight_gradient = wide("BKGTH,BKSH->BKGTS", gradient, value)
-    score_gradient = (weights * (weight_gradient - delta[..., None])).astype(key.dtype)
-    query_gradient = wide("BKGTS,BKSH->BKGTH", score_gradient, key)
-    key_gradient = wide("BKGTS,BKGTH->BKSH", score_gradient, query)
+    # Scores stand key-major here: then no product below needs a transposed copy of a T x S matrix, which XLA:CPU
+    # would make at several times the cost of the product itself.
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    scores = product("BKSH,BKGTH->BKSGT", key, query)
+    weights = jnp.exp(jnp.where(mask.transpose(0, 1, 4, 2, 3), scores, MASKED) - log_sum[:, :, None])
+    value_gradient = product("BKSGT,BKGTH->BKSH", weights.astype(value.dtype), gradient)
+    weight_gradient = product("BKSH,BKGTH->BKSGT", value, gradient)
+    score_gradient = (weights * (weight_gradient - delta[:, :, None])).astype(key.dtype)
+    key_gradient = product("BKSGT,BKGTH->BKSH", score_gradient, query)
+    query_gradient = product("BKSH,BKSGT->BKHGT", key, score_gradient).transpose(0, 1, 3, 4, 2)
     return query_gradient, key_gradient, value_gradient
 
 

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from apertus_jax.model.attention import attend
 from apertus_jax.model.config import ModelConfig
 from apertus_jax.model.norm import rms_norm
+from apertus_jax.model.projection import project
 from apertus_jax.model.remat import remat_options
 from apertus_jax.model.rope import apply_rotary, inverse_frequencies, positions_from_segments, rotary_tables
 from apertus_jax.model.xielu import raw_alphas, xielu
@@ -51,7 +52,7 @@ class Kernel(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         kernel = self.param("kernel", _normal(self.std, *self.axes), self.shape, jnp.float32)
-        return jnp.einsum(self.equation, inputs, kernel.astype(inputs.dtype))
+        return project(self.equation, inputs, kernel.astype(inputs.dtype))
 
 
 class RMSNorm(nn.Module):
