@@ -1,5 +1,6 @@
 """What the model is trained for: cross-entropy in token tiles under masks that compose."""
 
+from apertus_jax.objectives.cross_entropy import cross_entropy, mean_loss, token_losses
 from apertus_jax.objectives.goldfish import goldfish_mask
 from apertus_jax.objectives.masks import (
     Batch,
@@ -16,8 +17,11 @@ __all__ = [
     "LossMask",
     "combine_masks",
     "completion_only",
+    "cross_entropy",
     "goldfish",
     "goldfish_mask",
+    "mean_loss",
     "not_after_eod",
     "not_padding",
+    "token_losses",
 ]

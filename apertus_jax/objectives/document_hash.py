@@ -65,7 +65,7 @@ def document_hashes(
 
 
 def mix(value: jax.Array) -> jax.Array:
-    """The MurmurHash3 finaliser: a bijection of uint32 in which every bit of the input moves every bit of the output."""
+    """The MurmurHash3 finaliser: a bijection of uint32 in which each input bit moves every output bit."""
     value = (value ^ (value >> 16)) * jnp.uint32(0x85EBCA6B)
     value = (value ^ (value >> 13)) * jnp.uint32(0xC2B2AE35)
     return value ^ (value >> 16)

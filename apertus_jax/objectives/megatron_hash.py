@@ -49,7 +49,7 @@ def packed_drops(k: int) -> np.ndarray:
 
 
 def megatron_drops(labels: jax.Array, k: int, h: int) -> jax.Array:
-    """Labels int32[..., T] → bool[..., T], True where the published hash drops the label; never one of the first h-1."""
+    """Labels int32[..., T] → bool[..., T], True where the published hash drops it; never one of the first h-1."""
     keys = megatron_keys(labels, h)
     words = jnp.take(jnp.asarray(packed_drops(k)), keys >> 5, mode="clip")
     dropped = (words >> (keys & 31).astype(jnp.uint32)) & 1
