@@ -87,7 +87,9 @@ def read_manifest(folder: epath.PathLike, kind: str) -> dict[str, Any]:
     if not root.exists():
         raise UserError(f"{root} does not exist; a {kind} folder is expected there")
     if not is_complete(root):
-        raise UserError(f"{root} is not a complete {kind} folder (no {COMMIT_MARKER}); run the command that writes it again")
+        raise UserError(
+            f"{root} is not a complete {kind} folder (no {COMMIT_MARKER}); run the command that writes it again"
+        )
     try:
         manifest = json.loads((root / COMMIT_MARKER).read_text())
         found = manifest["kind"]

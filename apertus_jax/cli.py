@@ -1,0 +1,174 @@
+"""The table of commands, and how a command line becomes a call: gin files, bindings, plain flags."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from apertus_jax import __version__
+from apertus_jax.errors import UserError
+
+BAD_INPUT_STATUS = 2
+INTERRUPTED_STATUS = 130
+COMPILATION_CACHE = os.path.join(os.path.expanduser("~"), ".cache", "apertus_jax", "compiled")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command: where its function lives and which parameters the plain flags stand for."""
+
+    location: str
+    summary: str
+    flags: dict[str, str] = dataclasses.field(default_factory=dict)
+    uses_jax: bool = True
+
+
+COMMANDS = {
+    "run": Command(
+        "apertus_jax.pipeline:run",
+        "the whole chain of one gin file, skipping what is complete",
+        {"output": "output"},
+    ),
+    "tokenize": Command(
+        "apertus_jax.data:tokenize",
+        "documents (JSONL, Parquet, or the bundled texts) to a token store",
+        {"input": "documents", "output": "output"},
+        uses_jax=False,
+    ),
+    "pretrain": Command(
+        "apertus_jax.training:pretrain",
+        "train a model on a token store; resumes where it stopped",
+        {"input": "store", "output": "output", "steps": "total_steps"},
+    ),
+    "evaluate": Command(
+        "apertus_jax.evaluation:evaluate",
+        "held-out loss per script, with intervals, against the unigram baseline",
+        {"input": "run", "output": "output"},
+    ),
+    "generate": Command(
+        "apertus_jax.inference:generate",
+        "continue prompts with a trained model",
+        {"input": "model", "output": "output", "prompt": "prompts"},
+    ),
+    "export": Command(
+        "apertus_jax.release:export",
+        "write a repository that Hugging Face transformers loads",
+        {"input": "model", "output": "output"},
+    ),
+    "import": Command(
+        "apertus_jax.release:import_huggingface",
+        "read a Hugging Face Apertus repository into a model folder",
+        {"input": "repository", "output": "output"},
+    ),
+    "doctor": Command("apertus_jax.doctor:doctor", "what this machine can run", {}),
+}
+PLAIN_FLAGS = {
+    "input": "what the command reads",
+    "output": "the folder it writes",
+    "steps": "training steps in all",
+    "prompt": "text to continue (repeatable)",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="apertus",
+        description="Pretrain Apertus language models in JAX.",
+        epilog="Start with: apertus run --gin_file=gin_configs/quickstart.gin",
+    )
+    parser.add_argument("--version", action="version", version=f"apertus_jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.summary, description=f"{name}: {command.summary}.")
+        sub.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file (repeatable)")
+        sub.add_argument(
+            "--gin.NAME",
+            dest="unused",
+            metavar="VALUE",
+            help="bind one gin name, for example --gin.SEED=1 (repeatable)",
+        )
+        for flag in command.flags:
+            repeatable = {"action": "append"} if flag == "prompt" else {}
+            sub.add_argument(f"--{flag}", help=PLAIN_FLAGS[flag], **repeatable)
+    return parser
+
+
+def split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates `--gin.NAME=VALUE` (returned as gin lines) from the other arguments.
+
+    Raises:
+      UserError: a gin flag has no `=VALUE`.
+    """
+    others, bindings = [], []
+    for argument in arguments:
+        if argument.startswith("--gin."):
+            name, separator, value = argument.removeprefix("--gin.").partition("=")
+            if not separator:
+                raise UserError(f"{argument} has no value; write --gin.{name}=VALUE")
+            bindings.append(f"{name} = {value}")
+        else:
+            others.append(argument)
+    return others, bindings
+
+
+def plain_values(command: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the parameters that the plain flags set."""
+    values = {}
+    for flag, parameter in COMMANDS[command].flags.items():
+        value = getattr(options, flag)
+        if value is not None:
+            values[parameter] = int(value) if flag == "steps" else value
+    return values
+
+
+def prepare_jax() -> None:
+    """Keeps compiled programs between runs, unless the environment chose a place already."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILATION_CACHE)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def call(command: str, gin_files: Sequence[str], bindings: Sequence[str], values: dict[str, Any]) -> Any:
+    """Parses the configuration and calls one command with it."""
+    if COMMANDS[command].uses_jax:
+        prepare_jax()
+    import gin  # after the environment is set: registering imports jax
+
+    from apertus_jax import configuration
+
+    configuration.register([entry.location for entry in COMMANDS.values()])
+    configuration.parse(gin_files, bindings)
+    function = COMMANDS[command].location.partition(":")[2]
+    with gin.unlock_config():
+        for parameter, value in values.items():
+            gin.bind_parameter(f"{function}.{parameter}", value)
+    return gin.get_configurable(function)()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0, or 2 with one line on bad input."""
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        close = difflib.get_close_matches(arguments[0], COMMANDS, n=3) or list(COMMANDS)
+        print(f"apertus: there is no command {arguments[0]!r}; did you mean {', '.join(close)}?", file=sys.stderr)
+        return BAD_INPUT_STATUS
+    try:
+        others, bindings = split_gin_flags(arguments)
+        options = build_parser().parse_args(others)
+        call(options.command, options.gin_file, bindings, plain_values(options.command, options))
+    except UserError as error:
+        print(f"apertus: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT_STATUS
+    except KeyboardInterrupt:
+        print("apertus: interrupted", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    return 0

@@ -1,0 +1,73 @@
+"""The end of a run: the model folder, the report, and the mark that says it is finished."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from apertus_jax import artifacts, model_folder
+from apertus_jax.data import TokenStore
+from apertus_jax.training import run_record
+from apertus_jax.training.loop import LoopResult
+from apertus_jax.training.program import Program
+from apertus_jax.training.report import REPORT_FILE, write_run_report
+from apertus_jax.training.telemetry import read_metrics
+
+MODEL_FOLDER = "model"
+_log = logging.getLogger(__name__)
+
+
+def finish_run(
+    folder: epath.Path,
+    program: Program,
+    result: LoopResult,
+    store: TokenStore,
+    identity: Mapping[str, Any],
+    config: Mapping[str, str],
+) -> dict[str, Any]:
+    """Writes `model/`, `report.html` and `finished.json`; doing it twice changes nothing.
+
+    The model folder needs every parameter on this process. On several processes it is left out and said so: `export`
+    then reads the checkpoint.
+    """
+    rows = read_metrics(folder)
+    summary = {
+        "step": result.step,
+        "finished": True,
+        "samples": rows[-1]["samples"] if rows else 0,
+        "tokens": rows[-1]["tokens"] if rows else 0,
+        "loss": rows[-1]["loss"] if rows else None,
+        "parameters": program.config.num_parameters,
+    }
+    if jax.process_count() == 1:
+        write_model(folder, program, result, store, identity, config)
+    else:
+        _log.warning("%d processes share the parameters: %s is not written", jax.process_count(), MODEL_FOLDER)
+    if jax.process_index() == 0:
+        write_run_report(folder, program, summary, config)
+        run_record.write_json(folder / run_record.FINISHED_FILE, summary)
+        _log.info("finished at step %d; open %s", result.step, folder / REPORT_FILE)
+    return summary
+
+
+def write_model(
+    folder: epath.Path,
+    program: Program,
+    result: LoopResult,
+    store: TokenStore,
+    identity: Mapping[str, Any],
+    config: Mapping[str, str],
+) -> None:
+    """Writes the model folder of the last step, replacing that of an earlier end of the same run."""
+    target = folder / MODEL_FOLDER
+    inputs = {**identity, "config": run_record.config_digest(config), "step": result.step}
+    if artifacts.same_inputs(target, model_folder.KIND, inputs):
+        return
+    if artifacts.is_complete(target):
+        target.rmtree()
+    params = jax.device_get(result.state.params)
+    model_folder.save_model(target, program.config, params, store.tokenizer_folder, inputs=inputs)

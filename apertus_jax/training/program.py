@@ -1,0 +1,133 @@
+"""The compiled side of a run: mesh, shardings, and one executable per batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from apertus_jax import sharding
+from apertus_jax.errors import UserError
+from apertus_jax.model import ModelConfig
+from apertus_jax.training.state import TrainState, initialize_parameters, initialize_state
+from apertus_jax.training.train_step import Objective, make_train_step
+
+DEVICE_FIELDS = ("tokens", "segment_ids", "positions", "left_context", "document_keys", "loss_weights")
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Program:
+    """A train step bound to a mesh: makes states, tells shardings, and compiles itself once per batch size."""
+
+    config: ModelConfig
+    optimizer: optax.GradientTransformationExtraArgs
+    objective: Objective
+    accumulation: int
+    sequence_length: int
+    mesh: Mesh
+    rules: sharding.AxisRules
+    compile_seconds: float = 0.0
+    _executables: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        key = jax.random.key(0)
+        with sharding.use_mesh(self.mesh, self.rules):
+            boxed = jax.eval_shape(lambda: initialize_parameters(self.config, key))
+            abstract = jax.eval_shape(lambda: initialize_state(self.config, self.optimizer, key))
+        self.state_shardings = sharding.state_shardings(abstract, boxed, self.mesh, self.rules)
+        self.abstract_state: TrainState = sharding.with_shardings(abstract, self.state_shardings)
+
+    @property
+    def batch_sharding(self) -> NamedSharding:
+        """The sharding of every array of a batch."""
+        return sharding.batch_sharding(self.mesh)
+
+    def initial_state(self, seed: int) -> TrainState:
+        """Draws the state before the first step, each part on the device that keeps it."""
+        with sharding.use_mesh(self.mesh, self.rules):
+            make = jax.jit(
+                lambda key: initialize_state(self.config, self.optimizer, key), out_shardings=self.state_shardings
+            )
+            return make(jax.random.key(seed))
+
+    def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns shapes and dtypes of the fields that go to the device."""
+        length, context = self.sequence_length, self.objective.left_context
+        fields = {
+            "tokens": ((batch_size, length + 1), jnp.int32),
+            "segment_ids": ((batch_size, length), jnp.int32),
+            "positions": ((batch_size, length), jnp.int32),
+            "left_context": ((batch_size, context), jnp.int32),
+            "document_keys": ((batch_size, length), jnp.uint32),
+            "loss_weights": ((batch_size, length), jnp.float32),
+        }
+        return {
+            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding)
+            for name, (shape, dtype) in fields.items()
+        }
+
+    def compile(self, batch_size: int) -> Any:
+        """Returns the executable for a batch size, compiling it at its first use.
+
+        Raises:
+          UserError: the batch divides neither over the mesh nor by the accumulation.
+        """
+        if batch_size in self._executables:
+            return self._executables[batch_size]
+        if batch_size % self.accumulation:
+            raise UserError(
+                f"a batch of {batch_size} does not divide into TrainingConfig.accumulation={self.accumulation} pieces"
+            )
+        sharding.check_batch(self.mesh, batch_size // self.accumulation, self.sequence_length)
+        started = time.monotonic()
+        step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation)
+        with sharding.use_mesh(self.mesh, self.rules):
+            jitted = jax.jit(
+                step,
+                in_shardings=(self.state_shardings, self.batch_sharding),
+                out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
+                donate_argnums=0,
+            )
+            executable = jitted.lower(self.abstract_state, self.abstract_batch(batch_size)).compile()
+        seconds = time.monotonic() - started
+        self.compile_seconds += seconds
+        _log.info("compiled the step for batch %d in %.1f s", batch_size, seconds)
+        self._executables[batch_size] = executable
+        return executable
+
+    def step(self, state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Runs one step. `state` is donated: use the returned one."""
+        executable = self.compile(batch["tokens"].shape[0])
+        return executable(state, {name: batch[name] for name in DEVICE_FIELDS})
+
+
+def make_program(
+    config: ModelConfig,
+    optimizer: optax.GradientTransformationExtraArgs,
+    objective: Objective,
+    mesh_config: sharding.MeshConfig,
+    accumulation: int,
+    sequence_length: int,
+) -> Program:
+    """Builds the program of a run on all devices.
+
+    Raises:
+      UserError: the mesh, a parameter or the batch does not divide.
+    """
+    return Program(
+        config=config,
+        optimizer=optimizer,
+        objective=objective,
+        accumulation=accumulation,
+        sequence_length=sequence_length,
+        mesh=sharding.make_mesh(mesh_config),
+        rules=mesh_config.axis_rules(),
+    )

@@ -1,0 +1,65 @@
+"""The HTML page of a run: curves, throughput, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from apertus_jax import __version__
+from apertus_jax.reporting import HtmlReport, line_plot
+from apertus_jax.training.program import Program
+from apertus_jax.training.run_record import MIXTURE_FILE
+from apertus_jax.training.telemetry import read_metrics
+
+REPORT_FILE = "report.html"
+
+
+def write_run_report(
+    folder: epath.Path, program: Program, summary: Mapping[str, Any], config: Mapping[str, str]
+) -> None:
+    """Writes `report.html` of a run folder from its metrics and records."""
+    rows = read_metrics(folder)
+    report = HtmlReport(f"Run {folder.name}", f"apertus_jax {__version__}")
+    model = program.config
+    report.table(
+        ("", ""),
+        [
+            ("parameters", model.num_parameters),
+            ("steps", summary["step"]),
+            ("tokens trained", summary["tokens"]),
+            ("last logged loss, nats per token", summary["loss"]),
+            ("updates skipped", sum(row["skipped"] for row in rows)),
+            ("attention", model.attention_implementation),
+            ("devices", f"{len(jax.devices())} × {jax.devices()[0].device_kind}"),
+            ("mesh", ", ".join(f"{axis} {size}" for axis, size in program.mesh.shape.items())),
+            ("compiling, this start", f"{program.compile_seconds:.1f} s"),
+        ],
+    )
+    if rows:
+        tokens = [row["tokens"] for row in rows]
+        report.heading("Loss")
+        report.figure(line_plot({"loss": (tokens, [row["loss"] for row in rows])}, "tokens", "nats per token"))
+        report.heading("Gradient norm before clipping")
+        norms = [row["gradient_norm"] for row in rows]
+        report.figure(line_plot({"gradient norm": (tokens, norms)}, "tokens", "norm", log_y=True))
+        report.heading("Learning rate")
+        rates = [row["learning_rate"] for row in rows]
+        report.figure(line_plot({"learning rate": (tokens, rates)}, "tokens", "learning rate"))
+        report.heading("Share of labels in the loss")
+        kept = [row["kept_fraction"] for row in rows]
+        report.figure(line_plot({"kept": (tokens, kept)}, "tokens", "share kept by the masks"))
+        report.heading("Throughput")
+        rate = [row["tokens_per_second"] for row in rows]
+        report.figure(line_plot({"tokens per second": (tokens, rate)}, "tokens", "tokens per second"))
+        report.note("Model FLOP/s count forward and backward products, full square attention, no recomputation.")
+        rates_of_work = sorted(row["model_flops_per_second"] for row in rows)
+        median = rates_of_work[len(rates_of_work) // 2] / 1e9
+        report.table(("", ""), [("median model GFLOP/s", median)])
+    report.heading("Mixture")
+    report.text((folder / MIXTURE_FILE).read_text(), summary="mixture.json")
+    report.heading("Configuration in effect")
+    report.text("\n".join(f"{name} = {value}" for name, value in sorted(config.items())), summary="bindings")
+    report.write(folder / REPORT_FILE)

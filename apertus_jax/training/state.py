@@ -1,0 +1,53 @@
+"""The train state: everything that a resumed run needs, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from apertus_jax.model import ModelConfig, Transformer
+from apertus_jax.optimization import zero_samples
+
+INITIALIZATION_LENGTH = 8
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree whose bits decide the rest of a run, together with the data's `(seed, step)`.
+
+    Attributes:
+      params: the parameter tree, float32.
+      opt_state: the optimizer's state.
+      optimizer_step: int32 scalar, updates applied.
+      samples_consumed: uint32[2], high and low half of the exact 64-bit number of samples seen; schedules read it.
+      skipped_steps: int32 scalar, steps whose update was dropped because loss or gradients were not finite.
+    """
+
+    params: Any
+    opt_state: Any
+    optimizer_step: jax.Array
+    samples_consumed: jax.Array
+    skipped_steps: jax.Array
+
+
+def initialize_parameters(config: ModelConfig, key: jax.Array) -> Any:
+    """Returns freshly drawn parameters, boxed with their logical axis names (model spec §2.3)."""
+    tokens = jnp.zeros((1, INITIALIZATION_LENGTH), jnp.int32)
+    return Transformer(config).init(key, tokens)["params"]
+
+
+def initialize_state(config: ModelConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """Returns the state before the first step; the same for every mesh, because the random bits do not depend on it."""
+    params = nn.meta.unbox(initialize_parameters(config, key))
+    return TrainState(
+        params=params,
+        opt_state=optimizer.init(params),
+        optimizer_step=jnp.zeros((), jnp.int32),
+        samples_consumed=zero_samples(),
+        skipped_steps=jnp.zeros((), jnp.int32),
+    )

@@ -1,0 +1,152 @@
+"""One pure training step: `(state, batch) -> (state, metrics)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from apertus_jax.errors import UserError
+from apertus_jax.model import ModelConfig, Transformer
+from apertus_jax.objectives import LossMask, combine_masks, cross_entropy
+from apertus_jax.optimization import add_samples
+from apertus_jax.training.state import TrainState
+
+LOSS_NORMS = ("global", "microbatch")
+Batch = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised: cross-entropy under masks, and how its sum is normalised (model spec §5.4).
+
+    Attributes:
+      loss_masks: functions `batch -> bool[B, T]`; a token counts when every mask keeps it.
+      loss_norm: "global" divides by the kept tokens of the whole batch; "microbatch" takes the mean over groups of
+        `microbatch_size` rows, each divided by its own kept tokens, as the released models were trained.
+      microbatch_size: rows of one group under "microbatch".
+      num_tiles: pieces of the sequence for which logits exist at a time.
+    """
+
+    loss_masks: tuple[LossMask, ...] = ()
+    loss_norm: str = "global"
+    microbatch_size: int = 1
+    num_tiles: int = 8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss_masks", tuple(self.loss_masks))
+        if self.loss_norm not in LOSS_NORMS:
+            raise UserError(f"Objective.loss_norm={self.loss_norm!r} must be one of {LOSS_NORMS}")
+
+    @property
+    def left_context(self) -> int:
+        """How many labels before the window the masks look at."""
+        return max((getattr(mask, "left_context", 0) for mask in self.loss_masks), default=0)
+
+
+def normalize_weights(weights: jax.Array, loss_norm: str, microbatch_size: int) -> jax.Array:
+    """Scales token weights so that the loss is their weighted sum of cross-entropies.
+
+    Args:
+      weights: float32[B, T], 0 where a token is masked.
+      loss_norm: see `Objective`.
+      microbatch_size: rows that share one denominator under "microbatch".
+
+    Returns:
+      float32[B, T]. A group without kept tokens weighs nothing instead of dividing by zero.
+    """
+    batch_size = weights.shape[0]
+    group = batch_size if loss_norm == "global" else microbatch_size
+    if batch_size % group:
+        raise UserError(f"a batch of {batch_size} rows does not split into microbatches of {group}; change one")
+    grouped = weights.reshape(batch_size // group, group, -1)
+    kept = grouped.sum(axis=(1, 2), keepdims=True)
+    denominators = jnp.where(kept > 0, kept, 1.0) * (batch_size // group)
+    return (grouped / denominators).reshape(weights.shape)
+
+
+def split_microbatches(tree: Any, accumulation: int) -> Any:
+    """Reshapes leaves `[B, …]` to `[accumulation, B / accumulation, …]`, strided so that sharded rows stay local."""
+    return jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf.reshape(leaf.shape[0] // accumulation, accumulation, *leaf.shape[1:]), 1, 0),
+        tree,
+    )
+
+
+def batch_loss(params: Any, config: ModelConfig, batch: Batch, weights: jax.Array, num_tiles: int) -> jax.Array:
+    """Returns the weighted sum of token cross-entropies of a batch, float32 scalar."""
+    hidden = Transformer(config).apply(
+        {"params": params},
+        batch["tokens"][:, :-1],
+        positions=batch["positions"],
+        segment_ids=batch["segment_ids"],
+        method="hidden_states",
+    )
+    loss, _ = cross_entropy(hidden, params["lm_head"]["kernel"], batch["tokens"][:, 1:], weights, num_tiles=num_tiles)
+    return loss
+
+
+def accumulate_gradients(
+    params: Any, config: ModelConfig, batch: Batch, weights: jax.Array, num_tiles: int, accumulation: int
+) -> tuple[jax.Array, Any]:
+    """Returns loss and float32 gradients of the batch, computed in `accumulation` sequential pieces."""
+    loss_and_gradients = jax.value_and_grad(batch_loss)
+    if accumulation == 1:
+        return loss_and_gradients(params, config, batch, weights, num_tiles)
+
+    def add_piece(total: Any, piece: Any) -> tuple[Any, None]:
+        part = loss_and_gradients(params, config, *piece, num_tiles)
+        return jax.tree.map(jnp.add, total, part), None
+
+    zeros = (jnp.zeros((), jnp.float32), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params))
+    model_inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}
+    total, _ = jax.lax.scan(add_piece, zeros, split_microbatches((model_inputs, weights), accumulation))
+    return total
+
+
+def make_train_step(
+    config: ModelConfig,
+    optimizer: optax.GradientTransformationExtraArgs,
+    objective: Objective,
+    accumulation: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the pure step function; jit it with the shardings of the state.
+
+    Metrics are float32 scalars: `loss` (the objective), `gradient_norm` (before clipping), `kept_tokens` (weights that
+    stayed), `kept_fraction`, and `skipped` (1.0 when loss or gradients were not finite: parameters and optimizer state
+    are then left untouched, while the samples still count as consumed).
+    """
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        weights = combine_masks(objective.loss_masks, batch)
+        scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
+        loss, gradients = accumulate_gradients(state.params, config, batch, scaled, objective.num_tiles, accumulation)
+        gradient_norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
+        updates, opt_state = optimizer.update(
+            gradients, state.opt_state, state.params, samples_consumed=state.samples_consumed
+        )
+        params = optax.apply_updates(state.params, updates)
+        keep_if_finite = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        new_state = TrainState(
+            params=jax.tree.map(keep_if_finite, params, state.params),
+            opt_state=jax.tree.map(keep_if_finite, opt_state, state.opt_state),
+            optimizer_step=state.optimizer_step + finite.astype(jnp.int32),
+            samples_consumed=add_samples(state.samples_consumed, batch["tokens"].shape[0]),
+            skipped_steps=state.skipped_steps + (~finite).astype(jnp.int32),
+        )
+        kept = weights.sum()
+        metrics = {
+            "loss": loss,
+            "gradient_norm": gradient_norm,
+            "kept_tokens": kept,
+            "kept_fraction": kept / weights.size,
+            "skipped": (~finite).astype(jnp.float32),
+        }
+        return new_state, metrics
+
+    return train_step
