@@ -1,0 +1,85 @@
+"""What `tokenize` reads: the bundled corpus, or files and folders of documents, and which source each belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from apertus_jax.corpus.bundled import bundled_documents, bundled_versions, is_english
+from apertus_jax.corpus.documents import Document, digest_input, read_documents
+from apertus_jax.data.token_store import HELD_OUT
+from apertus_jax.errors import UserError
+
+BUNDLED = "bundled"
+BUNDLED_ENGLISH, BUNDLED_LANGUAGES = "english", "languages"
+SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class DocumentInput:
+    """One input: `bundled` or a path. With a `name`, all its documents form that source of the store."""
+
+    location: str
+    name: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the content: package versions, or the digest of the files.
+
+        Raises:
+          UserError: a package or a path is missing.
+        """
+        content = bundled_versions() if self.location == BUNDLED else digest_input(self.location)
+        return {"name": self.name, "content": content}
+
+    def read(self) -> Iterator[tuple[str, Document]]:
+        """Streams (source of the store, document) in a fixed order.
+
+        Raises:
+          UserError: a row is not a document.
+        """
+        if self.location == BUNDLED:
+            for document in bundled_documents():
+                yield self.name or (BUNDLED_ENGLISH if is_english(document) else BUNDLED_LANGUAGES), document
+            return
+        for document in read_documents(self.location):
+            yield self.name or source_name(document.source), document
+
+
+def resolve_inputs(documents: str | Sequence[str] | Mapping[str, str]) -> list[DocumentInput]:
+    """Returns the inputs that `documents` names: one, a list, or a table of source name → input.
+
+    Without a table, documents go to the source that their own `source` field names.
+
+    Raises:
+      UserError: there is none, or a source name cannot be a folder name.
+    """
+    if isinstance(documents, Mapping):
+        inputs = [DocumentInput(str(location), source_name(name)) for name, location in sorted(documents.items())]
+    else:
+        several = [documents] if isinstance(documents, str) or not isinstance(documents, Sequence) else documents
+        inputs = [DocumentInput(str(location)) for location in several]
+    if not inputs:
+        raise UserError("no documents were given; give a file, a folder, or `bundled`")
+    return inputs
+
+
+def read_inputs(inputs: Sequence[DocumentInput]) -> Iterator[tuple[str, Document]]:
+    """Streams (source of the store, document) of all inputs, one after another."""
+    for each in inputs:
+        yield from each.read()
+
+
+def source_name(name: str) -> str:
+    """Returns `name` as a folder name: characters other than letters, digits, dot, dash and underscore become `_`.
+
+    Raises:
+      UserError: nothing is left of it, or it is the name kept for held-out documents.
+    """
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
+    if not SOURCE_NAME.fullmatch(cleaned):
+        raise UserError(f"source name {name!r} cannot name a folder; use letters, digits, dot, dash and underscore")
+    if cleaned == HELD_OUT:
+        raise UserError(f"source name {name!r} is kept for held-out documents; use another")
+    return cleaned
