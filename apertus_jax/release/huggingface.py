@@ -123,11 +123,11 @@ def load_huggingface(path: epath.PathLike) -> tuple[ModelConfig, dict[str, Any]]
     return config, unflatten(flat)
 
 
-def export_huggingface(
-    input: epath.PathLike,  # noqa: A002 - the command's own word
+def export(
+    model: epath.PathLike,
     output: epath.PathLike,
     *,
-    dtype: str = "bfloat16",
+    dtype: str = "float32",
     shard_bytes: float = 5e9,
     chat: bool = False,
 ) -> None:
@@ -136,7 +136,7 @@ def export_huggingface(
     Raises:
       UserError: see `load_model` and `save_huggingface`.
     """
-    folder = find_model(input)
+    folder = find_model(model)
     manifest = artifacts.read_manifest(folder, "model")
     config, params = load_model(folder)
     save_huggingface(
@@ -151,13 +151,13 @@ def export_huggingface(
     )
 
 
-def import_huggingface(input: epath.PathLike, output: epath.PathLike) -> None:  # noqa: A002 - the command's own word
+def import_huggingface(repository: epath.PathLike, output: epath.PathLike) -> None:
     """Converts a Hugging Face Apertus repository to a model folder: the `import` command.
 
     Raises:
       UserError: see `load_huggingface` and `save_model`.
     """
-    root = epath.Path(input)
+    root = epath.Path(repository)
     config, params = load_huggingface(root)
     tokenizer = root if (root / TOKENIZER_FILE).exists() else None
     config_digest = artifacts.digest_file(root / CONFIG_FILE)

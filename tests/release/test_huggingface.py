@@ -19,7 +19,7 @@ from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer
 from apertus_jax.model_folder import flatten, load_model, unflatten
-from apertus_jax.release import export_huggingface, huggingface, import_huggingface, load_huggingface, save_huggingface
+from apertus_jax.release import export, huggingface, import_huggingface, load_huggingface, save_huggingface
 from apertus_jax.release.tensor_table import PARAMETER_AXES, TENSOR_TABLE, published_tensors
 
 from .conftest import random_parameters
@@ -272,7 +272,7 @@ def test_import_and_export_go_through_the_model_folder(tmp_path, exported, confi
     loaded_config, loaded = load_model(tmp_path / "model")
     assert loaded_config == config
     assert_same_bits(loaded, params)
-    export_huggingface(tmp_path / "model", tmp_path / "again", dtype="float32")
+    export(tmp_path / "model", tmp_path / "again", dtype="float32")
     for name in (
         "model.safetensors",
         "config.json",

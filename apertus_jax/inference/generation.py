@@ -1,0 +1,176 @@
+"""The `generate` command: text in, text out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+import tokenizers
+from etils import epath
+
+from apertus_jax import artifacts
+from apertus_jax.errors import UserError
+from apertus_jax.inference.decoding import generate_tokens
+from apertus_jax.inference.sampling import Sampling
+from apertus_jax.model_folder import KIND as MODEL_KIND
+from apertus_jax.model_folder import TOKENIZER_FILE, find_model, load_model, tokenizer_folder
+
+KIND = "generations"
+GENERATIONS_FILE = "generations.jsonl"
+BEGIN_OF_DOCUMENT = "<s>"
+# A base model ends a document, a chat model its turn.
+STOP_TOKENS = ("</s>", "<|assistant_end|>")
+
+
+def generate(
+    model: epath.PathLike,
+    prompts: Sequence[str] = (),
+    output: epath.PathLike | None = None,
+    *,
+    prompts_file: epath.PathLike | None = None,
+    max_new_tokens: int = 64,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float = 0.9,
+    seed: int = 0,
+    batch_size: int = 8,
+) -> list[dict[str, Any]]:
+    """Continues texts with a trained model and prints them.
+
+    Each prompt is read as the beginning of a document: <s> is put in front, and </s> ends it. An empty text is a prompt
+    like any other. The same model, prompts and seed give the same texts.
+
+    Args:
+      model: a model folder, or a run folder whose training has ended.
+      prompts: texts to continue.
+      output: a folder for `generations.jsonl`; None only prints.
+      prompts_file: more prompts, one a line; a `.jsonl` file has them under "text".
+      max_new_tokens: longest continuation.
+      temperature: 0 is greedy; see `Sampling` for the three.
+      top_k: see `Sampling`.
+      top_p: see `Sampling`.
+      seed: of the draws.
+      batch_size: prompts decoded together; results do not depend on it.
+
+    Returns:
+      One {"prompt", "continuation", "tokens", "stopped"} per prompt, in order.
+
+    Raises:
+      UserError: no prompt, no model, a model without tokenizer, or whatever `generate_tokens` refuses.
+    """
+    texts = [*prompts, *(read_prompts(prompts_file) if prompts_file is not None else ())]
+    if not texts:
+        raise UserError("there is nothing to continue; give --prompt TEXT, or generate.prompts_file")
+    sampling = Sampling(temperature, top_k, top_p)  # refused before anything is read
+    folder = find_model(model)
+    inputs = {
+        "model": artifacts.read_manifest(folder, MODEL_KIND)["digest"],
+        "prompts": texts,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "seed": seed,
+    }
+    if output is not None and artifacts.same_inputs(output, KIND, inputs):
+        results = [json.loads(line) for line in (epath.Path(output) / GENERATIONS_FILE).read_text().splitlines()]
+    else:
+        results = _continue_texts(folder, texts, sampling, max_new_tokens, seed, batch_size)
+        if output is not None:
+            _write_results(output, inputs, results)
+    print_results(results)
+    return results
+
+
+def read_prompts(path: epath.PathLike) -> list[str]:
+    """Returns the prompts of a file: one a line, or the "text" of a `.jsonl` line; blank lines do not count.
+
+    Raises:
+      UserError: the file is missing or a line has no text.
+    """
+    source = epath.Path(path)
+    if not source.exists():
+        raise UserError(f"{source} does not exist; give a file of prompts")
+    lines = [line for line in source.read_text().splitlines() if line.strip()]
+    if source.suffix != ".jsonl":
+        return lines
+    prompts = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            prompts.append(str(json.loads(line)["text"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f'{source} line {number} is not a JSON object with "text" ({error})') from error
+    return prompts
+
+
+def load_tokenizer(folder: epath.PathLike) -> tokenizers.Tokenizer:
+    """Returns the tokenizer of a model folder.
+
+    Raises:
+      UserError: the model has none.
+    """
+    source = tokenizer_folder(folder)
+    if source is None:
+        raise UserError(f"{folder} has no tokenizer; use generate_tokens with token ids, or save it with a tokenizer")
+    return tokenizers.Tokenizer.from_str((source / TOKENIZER_FILE).read_text())
+
+
+def print_results(results: Sequence[Mapping[str, Any]], console: rich.console.Console | None = None) -> None:
+    """Prints prompts and continuations: a table on a terminal, plain text elsewhere."""
+    console = rich.console.Console(file=sys.stdout) if console is None else console
+    if not console.is_terminal:
+        for result in results:
+            console.file.write(f"{result['prompt']}⟶{result['continuation']}\n")
+        return
+    table = rich.table.Table(box=rich.box.SIMPLE, show_lines=True)
+    table.add_column("prompt", style="bold", ratio=1)
+    table.add_column("continuation", ratio=2)
+    for result in results:
+        table.add_row(rich.text.Text(result["prompt"]), rich.text.Text(result["continuation"]))
+    console.print(table)
+
+
+def _continue_texts(
+    folder: epath.Path, texts: Sequence[str], sampling: Sampling, max_new_tokens: int, seed: int, batch_size: int
+) -> list[dict[str, Any]]:
+    tokenizer = load_tokenizer(folder)
+    config, params = load_model(folder)
+    begin = tokenizer.token_to_id(BEGIN_OF_DOCUMENT)
+    stops = [found for found in map(tokenizer.token_to_id, STOP_TOKENS) if found is not None]
+    prompts = [
+        [*([] if begin is None else [begin]), *tokenizer.encode(text, add_special_tokens=False).ids] for text in texts
+    ]
+    continuations = generate_tokens(
+        config,
+        params,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        stop_tokens=stops,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return [
+        {
+            "prompt": text,
+            "continuation": tokenizer.decode(tokens, skip_special_tokens=True),
+            "tokens": tokens,
+            "stopped": bool(tokens) and tokens[-1] in stops,
+        }
+        for text, tokens in zip(texts, continuations, strict=True)
+    ]
+
+
+def _write_results(output: epath.PathLike, inputs: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    with artifacts.build(output, KIND, inputs) as under_construction:
+        lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
+        (under_construction.path / GENERATIONS_FILE).write_text("".join(lines))
+        under_construction.summary["num_prompts"] = len(results)

@@ -1,0 +1,121 @@
+"""`generate`: text in, text out, without torch."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import rich.console
+import tokenizers
+
+from apertus_jax import artifacts
+from apertus_jax.errors import UserError
+from apertus_jax.inference import generate, generate_tokens
+from apertus_jax.inference.generation import print_results, read_prompts
+from apertus_jax.model_folder import load_model, save_model
+
+TEXTS = ["der Bund", "", "Zürich — 数学", "[/INST] [bold]"]
+QUICK = {"max_new_tokens": 8, "temperature": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<unk>", "<s>", "</s>", "<pad>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(["der Bund und die Kantone"] * 4, trainer)
+    made.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, config, params, tokenizer):
+    folder = tmp_path_factory.mktemp("run") / "model"
+    save_model(folder, config, params, tokenizer)
+    return folder
+
+
+def test_texts_are_documents_continued_by_the_model(model, tokenizer, capsys):
+    results = generate(model, TEXTS, **QUICK)
+    encoder = tokenizers.Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    config, params = load_model(model)
+    prompts = [[1, *encoder.encode(text).ids] for text in TEXTS]
+    expected = generate_tokens(config, params, prompts, max_new_tokens=8, stop_tokens=[2])
+    assert [result["tokens"] for result in results] == expected
+    assert [result["prompt"] for result in results] == TEXTS
+    assert [result["stopped"] for result in results] == [tokens[-1] == 2 for tokens in expected]
+    printed = capsys.readouterr().out
+    for result in results:
+        assert result["continuation"] == encoder.decode(result["tokens"])
+        assert f"{result['prompt']}⟶{result['continuation']}" in printed
+
+
+def test_run_folder_is_read_like_its_model(model):
+    assert generate(model.parent, TEXTS[:1], **QUICK) == generate(model, TEXTS[:1], **QUICK)
+
+
+def test_table_on_a_terminal_shows_texts_as_they_are():
+    screen = io.StringIO()
+    console = rich.console.Console(file=screen, force_terminal=True, width=80)
+    print_results([{"prompt": "[/INST]", "continuation": "[bold]x"}], console)
+    assert "[/INST]" in screen.getvalue() and "[bold]x" in screen.getvalue()
+
+
+def test_output_folder_is_complete_and_a_second_run_reads_it(tmp_path, model, monkeypatch):
+    options = {"max_new_tokens": 6, "seed": 3}
+    first = generate(model, TEXTS, tmp_path / "texts", **options)
+    lines = (tmp_path / "texts" / "generations.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == first
+    assert artifacts.verify(tmp_path / "texts", "generations")["inputs"]["seed"] == 3
+    monkeypatch.setattr("apertus_jax.inference.generation.load_model", None)
+    assert generate(model, TEXTS, tmp_path / "texts", **options) == first
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="already complete"):
+        generate(model, TEXTS, tmp_path / "texts", max_new_tokens=6, seed=4)
+
+
+def test_prompts_come_from_text_and_jsonl_files(tmp_path):
+    (tmp_path / "prompts.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "prompts.jsonl").write_text('{"text": "eins\\nzwei"}\n{"text": "drei"}\n')
+    assert read_prompts(tmp_path / "prompts.txt") == ["one", "two"]
+    assert read_prompts(tmp_path / "prompts.jsonl") == ["eins\nzwei", "drei"]
+    (tmp_path / "broken.jsonl").write_text('{"text": "x"}\n{"prompt": "y"}\n')
+    with pytest.raises(UserError, match="broken.jsonl line 2"):
+        read_prompts(tmp_path / "broken.jsonl")
+    with pytest.raises(UserError, match="does not exist"):
+        read_prompts(tmp_path / "nowhere.txt")
+
+
+def test_bad_input_is_refused_in_one_line(tmp_path, model, config, params):
+    with pytest.raises(UserError, match="nothing to continue"):
+        generate(model)
+    with pytest.raises(UserError, match="does not exist"):
+        generate(tmp_path / "nowhere", TEXTS)
+    with pytest.raises(UserError, match="top_p=2"):
+        generate(model, TEXTS, top_p=2)
+    with pytest.raises(UserError, match="the context is 256"):
+        generate(model, ["long " * 300], output=tmp_path / "texts")
+    assert not (tmp_path / "texts").exists()
+    save_model(tmp_path / "wordless", config, params)
+    with pytest.raises(UserError, match="has no tokenizer"):
+        generate(tmp_path / "wordless", TEXTS)
+
+
+def test_generating_and_exporting_import_neither_torch_nor_tensorflow(tmp_path, model):
+    program = (
+        "import sys\n"
+        "from apertus_jax.inference import generate\n"
+        "from apertus_jax.release import export\n"
+        f"generate({str(model)!r}, ['a'], max_new_tokens=2)\n"
+        f"export({str(model)!r}, {str(tmp_path / 'repository')!r})\n"
+        "assert not {'torch', 'tensorflow', 'seqio', 'transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
