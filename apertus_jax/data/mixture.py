@@ -19,6 +19,7 @@ from apertus_jax.errors import UserError
 
 SMALLEST_BLOCK = 1 << 10
 LARGEST_BLOCK = 1 << 16
+LARGEST_BLOCK_ALLOWED = 1 << 20  # a block is laid out in memory
 WANTED_RELATIVE_ERROR = 0.05
 
 
@@ -60,6 +61,8 @@ def resolve_mixture(mixture: Mixture, token_counts: Mapping[str, int], seed: int
         raise UserError(
             f"the stages of the mixture start at samples {starts}; the first must be 0 and each later than the last"
         )
+    if mixture.block_size is not None and not 1 <= mixture.block_size <= LARGEST_BLOCK_ALLOWED:
+        raise UserError(f"block_size of the mixture is {mixture.block_size}; it must be 1 to {LARGEST_BLOCK_ALLOWED}")
     stages: list[QuotaStage] = []
     base = np.zeros(len(names), dtype=np.int64)
     for number, stage in enumerate(mixture.stages):
@@ -151,8 +154,9 @@ def refuse_empty_quotas(
     for name, rate, quota in zip(names, rates, quotas, strict=True):
         if rate and not quota:
             needed = 1 << (math.ceil(1 / rate) - 1).bit_length()
+            larger = f"set block_size to {needed}, " if needed <= LARGEST_BLOCK_ALLOWED else ""
             found = "the largest block we choose" if chosen_by_us else "its block_size"
             raise UserError(
                 f"source {name!r} has rate {float(rate):.2e}, less than one sample in {found}, {block_size}; "
-                f"set block_size to {needed}, raise the rate, or leave the source out"
+                f"{larger}raise the rate, or leave the source out"
             )
