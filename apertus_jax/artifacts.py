@@ -125,7 +125,7 @@ def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
     target = epath.Path(path)
     partial = target.parent / f".{target.name}.partial"
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.rename(target)
+    partial.replace(target)
 
 
 def commit(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -180,10 +180,15 @@ class TokenStore:
             self._sources[name] = TokenSource(self.folder / "sources" / name, name, summaries[name])
         return self._sources[name]
 
+    @property
+    def tokenizer_folder(self) -> epath.Path:
+        """Folder of the tokenizer that made the store, as transformers loads it."""
+        return self.folder / "tokenizer"
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the store."""
-        return Tokenizer.load(self.folder / "tokenizer")
+        return Tokenizer.load(self.tokenizer_folder)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Checks that `tokenizer` made this store.
@@ -194,5 +199,5 @@ class TokenStore:
         made_by, given = self.tokenizer_digest, tokenizer.digest
         if given != made_by:
             raise UserError(
-                f"{self.folder} was made by tokenizer {made_by}, not {given}; use {self.folder / 'tokenizer'}"
+                f"{self.folder} was made by tokenizer {made_by}, not {given}; use {self.tokenizer_folder}"
             )

@@ -40,6 +40,8 @@ def goldfish(k: int = 50, h: int = 50, strategy: str = "document", use_document_
             batch.get("document_keys") if use_document_keys else None,
         )
 
+    # The loader asks for it: how many labels of a cut document this mask needs from before the window.
+    mask.left_context = h - 1 if strategy == "document" else 0
     return mask
 
 

@@ -88,9 +88,9 @@ class Recorder:
         last = first + self.batch_schedule.size_at(step) - 1
         good = "none was written yet" if last_good is None else f"step {last_good} in {self.folder / 'checkpoints'}"
         return (
-            f"step {step} gave loss {row['loss']} and gradient norm {row['gradient_norm']} on samples {first} to {last}; its "
-            f" update was not applied; the last good checkpoint is {good}; lower the learning rate, look at these "
-            "samples, or set TrainingConfig.max_skipped_in_a_row to go on past them"
+            f"step {step} gave loss {row['loss']} and gradient norm {row['gradient_norm']} on samples {first} to "
+            f"{last}; its update was not applied; the last good checkpoint is {good}; lower the learning rate, look at "
+            "these samples, or set TrainingConfig.max_skipped_in_a_row to go on past them"
         )
 
     def write_row(self, step: int) -> None:

@@ -95,7 +95,8 @@ def pretrain(
         identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
         config = dict(effective_config())
         run_record.open_record(folder, identity, config, told=allow_config_change)
-        run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe({name: token_store.digest for name in token_store.training_sources}))
+        digests = dict.fromkeys(token_store.training_sources, token_store.digest)
+        run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
         with checkpointer(folder, training) as checkpoints:
             # -------------------------------------------------------- state: resume, or from scratch
             state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from apertus_jax.model import ModelConfig, Transformer
-from apertus_jax.optimization import zero_samples
+from apertus_jax.optimization import sample_count
 
 INITIALIZATION_LENGTH = 8
 
@@ -48,6 +48,6 @@ def initialize_state(config: ModelConfig, optimizer: optax.GradientTransformatio
         params=params,
         opt_state=optimizer.init(params),
         optimizer_step=jnp.zeros((), jnp.int32),
-        samples_consumed=zero_samples(),
+        samples_consumed=jnp.asarray(sample_count(0)),
         skipped_steps=jnp.zeros((), jnp.int32),
     )

@@ -13,7 +13,7 @@ import optax
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer
 from apertus_jax.objectives import LossMask, combine_masks, cross_entropy
-from apertus_jax.optimization import add_samples
+from apertus_jax.optimization import add_samples, global_norm
 from apertus_jax.training.state import TrainState
 
 LOSS_NORMS = ("global", "microbatch")
@@ -125,7 +125,7 @@ def make_train_step(
         weights = combine_masks(objective.loss_masks, batch)
         scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
         loss, gradients = accumulate_gradients(state.params, config, batch, scaled, objective.num_tiles, accumulation)
-        gradient_norm = optax.global_norm(gradients)
+        gradient_norm = global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(
             gradients, state.opt_state, state.params, samples_consumed=state.samples_consumed
