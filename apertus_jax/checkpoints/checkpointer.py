@@ -83,7 +83,9 @@ class Checkpointer:
         _silence_reports_of_errors_raised_here()
         self._orbax = ocp.AsyncCheckpointer(
             ocp.PyTreeCheckpointHandler(use_compression=False),
-            async_options=ocp.AsyncOptions(timeout_secs=timeout_seconds),
+            # With asynchronous directories, a full disk leaves Orbax threads waiting for one until the timeout.
+            async_options=ocp.AsyncOptions(timeout_secs=timeout_seconds, create_directories_asynchronously=False),
+            checkpoint_metadata_store=ocp.metadata.metadata_store(enable_write=True, blocking_write=True),
         )
 
     # Saving
@@ -213,7 +215,7 @@ class Checkpointer:
             yield
         except BaseException:
             if jax.process_index() == 0:
-                step_folders.remove_step(self.folder, step)
+                step_folders.remove_while_written(self.folder, step)
             raise
 
     @contextlib.contextmanager
@@ -362,7 +364,7 @@ def _is_full_disk(error: BaseException) -> bool:
 
 
 def _is_not_orbax_error(record: logging.LogRecord) -> bool:
-    return not (record.levelno == logging.ERROR and "async_checkpointer" in record.pathname)
+    return not (record.levelno == logging.ERROR and "orbax" in record.pathname)
 
 
 def _silence_reports_of_errors_raised_here() -> None:

@@ -8,6 +8,7 @@ checkpoints/step_0000001000/state/…          what Orbax writes
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,6 +29,8 @@ METADATA_FILE = "metadata.json"
 DIGEST_THREADS = 4
 FIRST_POLL_SECONDS = 0.01
 LONGEST_POLL_SECONDS = 1.0
+QUIET_SECONDS = 0.05
+LONGEST_REMOVAL_SECONDS = 5.0
 
 _STEP_NAME = re.compile(r"step_(\d{10})")
 
@@ -63,6 +66,24 @@ def remove_step(root: epath.PathLike, step: int) -> None:
     folder = step_folder(root, step)
     (folder / artifacts.COMMIT_MARKER).unlink(missing_ok=True)
     folder.rmtree(missing_ok=True)
+
+
+def remove_while_written(root: epath.PathLike, step: int) -> None:
+    """Removes the folder of a failed save. Threads of the save may still write for a moment after it has failed."""
+    folder = step_folder(root, step)
+    quiet_since = None
+    deadline = time.monotonic() + LONGEST_REMOVAL_SECONDS
+    while time.monotonic() < deadline:
+        if folder.exists():
+            quiet_since = None
+            # The tree may grow while it is removed: what is left is removed in the next round.
+            with contextlib.suppress(OSError):
+                remove_step(root, step)
+        elif quiet_since is None:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > QUIET_SECONDS:
+            return
+        time.sleep(FIRST_POLL_SECONDS)
 
 
 def steps_to_remove(committed: Iterable[int], newest: int, keep_last: int, keep_every: int | None) -> list[int]:

@@ -1,4 +1,4 @@
-"""A process whose disk fills up at each operation of a save in turn: `filling_process.py FOLDER`, run by a crash test.
+"""A process whose disk fills up at each operation of a save in turn: `filling_process.py FOLDER STRIDE`.
 
 Prints one JSON line per attempt: the operation at which the disk was full, the message, and what the folder held
 afterwards. Ends when a save needs no more space than there is.
@@ -16,11 +16,11 @@ from tests.checkpoints.crash_points import fill_disk_after
 from tests.checkpoints.saving_process import state_of
 
 
-def main(folder: str) -> None:
-    """Saves step 1 on an empty disk, then step 2 with the disk full from the n-th operation on, n = 1, 2, …"""
+def main(folder: str, stride: int) -> None:
+    """Saves step 1 on an empty disk, then step 2 with the disk full from the n-th operation on, n = 1, 1 + stride, …"""
     with Checkpointer(folder) as checkpointer:
         checkpointer.save(1, state_of(1), {}, wait=True)
-    for operation in range(1, 1000):
+    for operation in range(1, 1000, stride):
         fill_disk_after(operation)
         message = None
         try:
@@ -37,4 +37,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))

@@ -98,7 +98,10 @@ def test_saving_goes_on_from_every_crash_state(crash_states, tmp_path):
 
 def test_crash_while_leftovers_are_cleaned_keeps_the_valid_steps(crash_points, crash_states, tmp_path):
     leftover = next(
-        state for state in crash_states if state.operation and state.operation.path.endswith("/.COMMITTED.json.partial")
+        state
+        for state in crash_states
+        if state.operation
+        and state.operation.path.endswith("/.COMMITTED.json.partial")
         and "step_0000000002" in state.operation.path
     )
     shutil.copytree(leftover.folder, tmp_path / "run")

@@ -40,7 +40,9 @@ def damaged_contents(content: bytes) -> dict[str, bytes | None]:
     """Returns a sample of what can happen to a file: flipped bits, truncations, growth, loss."""
     offsets = {0, len(content) // 3, len(content) // 2, len(content) - 1}
     flips = {
-        f"bit flipped at {offset}": content[:offset] + bytes([content[offset] ^ 1 << offset % 8]) + content[offset + 1 :]
+        f"bit flipped at {offset}": content[:offset]
+        + bytes([content[offset] ^ 1 << offset % 8])
+        + content[offset + 1 :]
         for offset in offsets
     }
     cuts = {f"cut to {size}": content[:size] for size in {0, len(content) // 2, len(content) - 1}}
@@ -65,7 +67,9 @@ def test_damage_to_any_file_of_the_newest_checkpoint_is_named_and_the_step_befor
                 path.unlink() if damaged is None else path.write_bytes(damaged)
                 assert checkpointer.latest_valid_step() == 1, f"{name}: {what}"
                 uncommitted = path.name == artifacts.COMMIT_MARKER and damaged is None
-                assert [(found.step, found.file) for found in checkpointer.rejected] == ([] if uncommitted else [(2, name)])
+                assert [(found.step, found.file) for found in checkpointer.rejected] == (
+                    [] if uncommitted else [(2, name)]
+                )
             with pytest.raises(UserError, match=path.name):
                 checkpointer.restore(state_of(0), step=2)
             assert_is_step_one(checkpointer)

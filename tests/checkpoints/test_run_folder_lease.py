@@ -1,0 +1,108 @@
+"""Two processes cannot use one run folder, and a killed one leaves it free."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from apertus_jax.errors import UserError
+from apertus_jax.run_folder import HeartbeatLease, LocalLease, acquire_lease
+
+ROOT = {"PYTHONPATH": str(Path(__file__).parents[2])}
+HOLDER = r"""
+import os, sys, time
+from apertus_jax.errors import UserError
+from apertus_jax.run_folder import acquire_lease
+try:
+    lease = acquire_lease(sys.argv[1])
+except UserError as error:
+    print(error)
+    sys.exit(2)
+if "fork" in sys.argv and os.fork() == 0:
+    os.write(1, b"forked\n")
+    time.sleep(60)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def holding_process(folder, *arguments):
+    command = [sys.executable, "-c", HOLDER, str(folder), *arguments]
+    process = subprocess.Popen(
+        command, env=os.environ | ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    return process, process.stdout.readline().strip()
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_second_process_is_refused_naming_host_and_pid_until_the_first_is_killed(tmp_path):
+    first, said = holding_process(tmp_path)
+    try:
+        assert said == "held"
+        second, line = holding_process(tmp_path)
+        assert second.wait() == 2
+        assert str(tmp_path) in line and f"process {first.pid} on {socket.gethostname()}" in line
+        with pytest.raises(UserError, match=f"process {first.pid} on"):
+            acquire_lease(tmp_path)
+    finally:
+        kill(first)
+    with acquire_lease(tmp_path) as lease:
+        assert isinstance(lease, LocalLease)
+
+
+def test_worker_that_outlives_its_killed_parent_does_not_keep_the_lease(tmp_path):
+    first, said = holding_process(tmp_path, "fork")
+    try:
+        assert said == "forked held"
+        with pytest.raises(UserError):
+            acquire_lease(tmp_path)
+        kill(first)
+        acquire_lease(tmp_path).release()
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+
+
+def test_lease_is_free_after_release_and_held_within_one_process_too(tmp_path):
+    with acquire_lease(tmp_path / "new") as lease:
+        with pytest.raises(UserError, match=f"process {os.getpid()} on"):
+            acquire_lease(tmp_path / "new")
+        lease.check()
+    lease.release()
+    acquire_lease(tmp_path / "new").release()
+
+
+def test_heartbeat_lease_refuses_a_second_holder_and_is_free_after_release(tmp_path):
+    with HeartbeatLease(tmp_path, heartbeat_seconds=0.05) as lease:
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
+            HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
+        time.sleep(0.3)
+        with pytest.raises(UserError):
+            HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
+        lease.check()
+    HeartbeatLease(tmp_path, heartbeat_seconds=0.05).release()
+
+
+def test_heartbeat_lease_of_a_dead_process_is_taken_over_and_a_lost_one_is_reported(tmp_path):
+    now = time.time()
+    first = HeartbeatLease(tmp_path, heartbeat_seconds=60, clock=lambda: now - 1000)
+    second = HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
+    first._heartbeat_seconds = 0.05
+    second.check()
+    late = HeartbeatLease.__new__(HeartbeatLease)
+    late.__dict__.update(first.__dict__)
+    late._beat()
+    with pytest.raises(UserError, match="took over the lease"):
+        late.check()
+    first.release()
+    second.check()
+    assert second._read()["token"] == second._token
+    second.release()
