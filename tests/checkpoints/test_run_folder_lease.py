@@ -36,7 +36,8 @@ def holding_process(folder, *arguments):
     process = subprocess.Popen(
         command, env=os.environ | ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    return process, process.stdout.readline().strip()
+    lines = [process.stdout.readline().strip() for _ in range(1 + len(arguments))]
+    return process, " ".join(sorted(lines))
 
 
 def kill(process):
