@@ -1,9 +1,11 @@
-"""Matrix products with a backward pass that XLA:CPU runs without transposing activations."""
+"""Matrix products whose backward pass XLA:CPU runs at the speed of the forward pass."""
 
 from __future__ import annotations
 
 import functools
+import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -14,9 +16,9 @@ Array = jax.Array
 def project(equation: str, inputs: Array, kernel: Array) -> Array:
     """einsum(equation, inputs, kernel) for an equation such as "BTD,DF->BTF", in the dtype of the inputs.
 
-    The derivative of einsum forms a kernel's gradient as outputs x inputs and transposes it; XLA:CPU answers with a
-    transposed copy of the large activation gradient, three times the cost of the product. Here the gradient is formed
-    in the kernel's own order.
+    The contracted axes must be the last of `inputs` and the first of `kernel`. The derivative of einsum forms a
+    kernel's gradient as outputs x inputs over two axes (B, T) and transposes it, for which XLA:CPU makes transposed
+    copies of the large activations. Here it is one plain matrix product in the kernel's own order.
     """
     return jnp.einsum(equation, inputs, kernel)
 
@@ -29,10 +31,21 @@ def _backward_rule(equation: str, residuals: tuple[Array, Array], gradient: Arra
     inputs, kernel = residuals
     operands, output_axes = equation.split("->")
     input_axes, kernel_axes = operands.split(",")
-    return (
-        jnp.einsum(f"{output_axes},{kernel_axes}->{input_axes}", gradient, kernel),
-        jnp.einsum(f"{input_axes},{output_axes}->{kernel_axes}", inputs, gradient),
-    )
+    if _length_is_split():
+        # Merging B and T would gather what the mesh has split, so the partitioner gets the axes apart.
+        return (
+            jnp.einsum(f"{output_axes},{kernel_axes}->{input_axes}", gradient, kernel),
+            jnp.einsum(f"{input_axes},{output_axes}->{kernel_axes}", inputs, gradient),
+        )
+    contracted = math.prod(kernel.shape[: sum(axis in input_axes for axis in kernel_axes)])
+    rows, matrix = inputs.reshape(-1, contracted), kernel.reshape(contracted, -1)
+    upstream = gradient.reshape(rows.shape[0], -1)
+    return (upstream @ matrix.T).reshape(inputs.shape), (rows.T @ upstream).reshape(kernel.shape)
 
 
 project.defvjp(_forward_rule, _backward_rule)
+
+
+def _length_is_split() -> bool:
+    rules = nn.get_logical_axis_rules()
+    return any(name == "activation_length" and axis is not None for name, axis in rules)

@@ -18,7 +18,7 @@ Array = jax.Array
 
 
 def raw_alphas(alpha_p: float, alpha_n: float, beta: float) -> tuple[float, float]:
-    """The trainable scalars whose effective values are `alpha_p` and `alpha_n`. Needs alpha_n > beta (model spec §2.2)."""
+    """The trainable scalars whose effective values are `alpha_p` and `alpha_n` > beta (model spec §2.2)."""
     return math.log(math.expm1(alpha_p)), math.log(math.expm1(alpha_n - beta))
 
 
