@@ -51,6 +51,14 @@ def _holder() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
+def _parsed_with_patience(read: Callable[[], bytes]) -> dict[str, Any] | None:
+    for _ in range(20):
+        with contextlib.suppress(ValueError):
+            return json.loads(read())
+        time.sleep(0.05)
+    return None
+
+
 class LocalLease:
     """A lease that the operating system drops when its process ends, however it ends."""
 
@@ -75,11 +83,7 @@ class LocalLease:
 
     def _read_holder(self) -> dict[str, Any]:
         # The holder may have taken the lock and not yet written its name.
-        for _ in range(20):
-            with contextlib.suppress(ValueError):
-                return json.loads(os.pread(self._descriptor, 4096, 0))
-            time.sleep(0.05)
-        return {}
+        return _parsed_with_patience(lambda: os.pread(self._descriptor, 4096, 0)) or {}
 
     def _close(self) -> None:
         if self._descriptor is not None:
@@ -146,9 +150,10 @@ class HeartbeatLease:
         self._thread.start()
 
     def _read(self) -> dict[str, Any] | None:
+        # A reader may meet a lease that is just being rewritten.
         try:
-            return json.loads(self._path.read_text())
-        except (FileNotFoundError, ValueError):
+            return _parsed_with_patience(self._path.read_bytes)
+        except FileNotFoundError:
             return None
 
     def _write(self) -> None:
