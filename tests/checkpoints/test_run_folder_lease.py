@@ -26,7 +26,7 @@ except UserError as error:
 if "fork" in sys.argv and os.fork() == 0:
     os.write(1, b"forked\n")
     time.sleep(60)
-print("held", flush=True)
+os.write(1, b"held\n")
 time.sleep(60)
 """
 
