@@ -11,9 +11,11 @@ from apertus_jax.objectives.masks import (
     not_after_eod,
     not_padding,
 )
+from apertus_jax.objectives.rates import DropRate, measure_drop_rate
 
 __all__ = [
     "Batch",
+    "DropRate",
     "LossMask",
     "combine_masks",
     "completion_only",
@@ -21,6 +23,7 @@ __all__ = [
     "goldfish",
     "goldfish_mask",
     "mean_loss",
+    "measure_drop_rate",
     "not_after_eod",
     "not_padding",
     "token_losses",
