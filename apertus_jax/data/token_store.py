@@ -198,6 +198,4 @@ class TokenStore:
         """
         made_by, given = self.tokenizer_digest, tokenizer.digest
         if given != made_by:
-            raise UserError(
-                f"{self.folder} was made by tokenizer {made_by}, not {given}; use {self.tokenizer_folder}"
-            )
+            raise UserError(f"{self.folder} was made by tokenizer {made_by}, not {given}; use {self.tokenizer_folder}")
