@@ -200,7 +200,7 @@ def _megatron_stage(
     requested = dict.fromkeys(names)
     if stage.weights is not None:
         total = sum(stage.weights[name] for name in names)
-        requested = {n: math.ceil(math.ceil(length * stage.weights[n] / total) * MEGATRON_MARGIN) for n in names}
+        requested = {n: math.ceil(math.ceil(length * (stage.weights[n] / total)) * MEGATRON_MARGIN) for n in names}
     entries = []
     for name in names:
         index = MegatronSampleIndex(sources[name], sequence_length, stage.seed, requested[name], name)

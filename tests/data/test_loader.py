@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from apertus_jax.data.batch_schedule import BatchSchedule
 from apertus_jax.data.device_batches import DeviceBatches, put_on_devices
 from apertus_jax.data.loader import BatchLoader, ReadAhead
+from apertus_jax.data.megatron_index import MegatronSampleIndex
 from apertus_jax.data.mixture import Mixture, MixtureStage
 from apertus_jax.data.packing import segment_ids_and_positions
 from apertus_jax.data.sample_stream import MegatronStage, build_megatron_stream, build_stream
@@ -54,7 +55,15 @@ def assert_same_batch(found, expected):
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
-def grain_threads():
+def wait_for_threads_to_end(allowed=0, seconds=5):
+    """Returns whether no reading thread is left; a pool thread that never read anything may take a moment to notice."""
+    deadline = time.monotonic() + seconds
+    while len(reading_threads()) > allowed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(reading_threads()) <= allowed
+
+
+def reading_threads():
     return [thread for thread in threading.enumerate() if "grain" in thread.name or "device-batches" in thread.name]
 
 
@@ -156,6 +165,27 @@ def test_megatron_stream_is_read_in_megatron_order(make_source):
         BatchLoader(stream, 500, 499).batch(2)
 
 
+def test_megatron_stages_have_their_own_seed_and_weighted_sources_half_a_percent_to_spare(make_source):
+    sources = {"web": make_source([30] * 40, "web"), "books": make_source([30] * 4, "books")}
+    weights = {"web": 1, "books": 3}
+    stages = [MegatronStage(0, 28, weights=weights), MegatronStage(400, 29, weights=weights)]
+    stream = build_megatron_stream(sources, stages, BatchSchedule(8), 4, num_samples=800)
+    assert [entry.name for entry in stream.sources] == ["web@0", "books@0", "web@400", "books@400"]
+    for entry, seed, requested in zip(stream.sources, (28, 28, 29, 29), (101, 302, 101, 302), strict=True):
+        alone = MegatronSampleIndex(entry.tokens, 4, seed, requested)
+        np.testing.assert_array_equal(entry.index.order, alone.order)
+        np.testing.assert_array_equal(entry.index.document_order, alone.document_order)
+    assert stream.sources[1].index.num_epochs == 11  # 302 samples are 1209 tokens, of 120 an epoch
+
+
+def test_megatron_stage_with_too_few_samples_is_refused(make_source):
+    sources = {"web": make_source([30] * 4, "web")}
+    with pytest.raises(UserError, match="hold 29 samples in one epoch, the stage takes 30"):
+        build_megatron_stream(sources, [MegatronStage()], BatchSchedule(1), 4, num_samples=30)
+    with pytest.raises(UserError, match="names source 'code'; the token store has web"):
+        build_megatron_stream(sources, [MegatronStage(sources=("code",))], BatchSchedule(1), 4, num_samples=3)
+
+
 def test_token_outside_the_vocabulary_names_source_document_and_id(make_source):
     documents = [[1, 7, 8, 2], [1, 9, 731, 10, 2], [1, 5, 2]] * 3
     stream = build_stream({"web": make_source(documents, "web")}, Mixture(), BatchSchedule(4), 8, seed=0)
@@ -174,14 +204,25 @@ def test_batch_that_processes_do_not_divide_is_refused(stream):
         BatchLoader(stream, 500, 2, process_index=0, process_count=3)
 
 
-def test_closing_joins_the_threads(loader):
-    before = len(grain_threads())
+def test_closing_joins_the_threads_that_build_batches(loader):
+    before, building = len(reading_threads()), []
+    batch_of_step = loader.batch
+
+    def slow_batch(step):
+        building.append(step)
+        time.sleep(0.2 if step else 0)
+        batch = batch_of_step(step)
+        building.remove(step)
+        return batch
+
+    loader.batch = slow_batch
     batches = loader.iterate(0, read_ahead=ReadAhead(3, 5))
     next(batches)
-    assert len(grain_threads()) > before
+    assert len(reading_threads()) > before
     batches.close()
+    assert building == []  # nothing is being read any more
     batches.close()
-    assert len(grain_threads()) == before
+    assert wait_for_threads_to_end(before)
 
 
 # on the devices
@@ -193,7 +234,7 @@ def sharding():
 
 
 def test_device_batches_are_the_host_batches_sharded(loader, sharding):
-    before = len(grain_threads())
+    before = len(reading_threads())
     with DeviceBatches(loader.iterate(3, 7), sharding) as batches:
         for step in range(3, 7):
             assert batches.next_step == step
@@ -205,7 +246,7 @@ def test_device_batches_are_the_host_batches_sharded(loader, sharding):
         for _ in range(2):
             with pytest.raises(StopIteration):
                 next(batches)
-    assert len(grain_threads()) == before
+    assert wait_for_threads_to_end(before)
 
 
 def test_device_batches_are_ready_before_they_are_asked_for(loader, sharding):
@@ -221,7 +262,7 @@ def test_device_batches_are_ready_before_they_are_asked_for(loader, sharding):
 
 
 def test_error_in_the_background_reaches_the_consumer_at_its_batch(loader, sharding):
-    before = len(grain_threads())
+    before = len(reading_threads())
     batch_of_step = loader.batch
 
     def fail_at_two(step):
@@ -235,16 +276,16 @@ def test_error_in_the_background_reaches_the_consumer_at_its_batch(loader, shard
         for _ in range(2):
             with pytest.raises(UserError, match="token id 999"):
                 next(batches)
-    assert len(grain_threads()) == before
+    assert wait_for_threads_to_end(before)
 
 
 def test_closing_early_joins_a_thread_that_waits_for_room(loader, sharding):
-    before = len(grain_threads())
+    before = len(reading_threads())
     batches = DeviceBatches(loader.iterate(0), sharding, num_ready=1)
     next(batches)
     time.sleep(0.1)
     batches.close()
-    assert len(grain_threads()) == before
+    assert wait_for_threads_to_end(before)
     with pytest.raises(StopIteration):
         next(batches)
 

@@ -184,7 +184,7 @@ def test_greedy_blend_is_the_published_vectors():
 
 def test_greedy_blend_may_be_read_anywhere(monkeypatch):
     monkeypatch.setattr(greedy_blend, "CHUNK", 16)
-    weights = np.array([31, 17, 5, 2])
+    weights = np.array([17, 31, 5, 2])
     blend = GreedyBlend("abcd", weights, 200)
     counts, expected = np.zeros(4), []
     for sample in range(200):

@@ -119,7 +119,8 @@ def test_megatron_samples_start_where_the_published_vector_says(make_source):
 
 
 @pytest.mark.parametrize(
-    ("requested", "epochs", "separate"), [(6, 1, None), (7, 2, 6), (11, 2, None), (13, 3, 12), (17, 3, None)]
+    ("requested", "epochs", "separate"),
+    [(6, 1, None), (7, 2, 6), (9, 2, 6), (10, 2, None), (11, 2, None), (13, 3, 12), (17, 3, None)],
 )
 def test_megatron_shuffles_a_short_last_epoch_apart(make_source, requested, epochs, separate):
     lengths = [5, 3, 7, 4, 6]  # 25 tokens, 6 samples of 4 in an epoch; 80 % of an epoch is 4 samples
