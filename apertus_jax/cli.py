@@ -151,6 +151,11 @@ def call(command: str, gin_files: Sequence[str], bindings: Sequence[str], values
     return gin.get_configurable(function)()
 
 
+def one_line(error: UserError) -> str:
+    """Returns the message without line breaks and without the trail of calls that gin appends to it."""
+    return " ".join(str(error).partition("\n  In call to configurable")[0].split())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 2 with one line on bad input."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
@@ -166,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(others)
         call(options.command, options.gin_file, bindings, plain_values(options.command, options))
     except UserError as error:
-        print(f"apertus: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"apertus: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT_STATUS
     except KeyboardInterrupt:
         print("apertus: interrupted", file=sys.stderr)

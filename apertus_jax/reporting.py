@@ -122,3 +122,18 @@ def interval_plot(
     axes.set_xlabel(x_label)
     axes.grid(axis="x", alpha=0.3)
     return figure
+
+
+def bar_plot(names: Sequence[str], values: Sequence[float], x_label: str) -> Figure:
+    """Draws one horizontal bar per name, first name on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, max(2.0, 0.17 * len(names) + 0.8)))
+    axes = figure.subplots()
+    rows = range(len(names))
+    axes.barh(list(rows), values)
+    axes.set_yticks(list(rows), names, fontsize=7)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlabel(x_label)
+    axes.grid(axis="x", alpha=0.3)
+    return figure

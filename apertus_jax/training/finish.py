@@ -10,7 +10,8 @@ import jax
 from etils import epath
 
 from apertus_jax import artifacts, model_folder
-from apertus_jax.data import TokenStore
+from apertus_jax.data import SampleStream, TokenStore
+from apertus_jax.data.exposure import language_exposure
 from apertus_jax.training import run_record
 from apertus_jax.training.loop import LoopResult
 from apertus_jax.training.program import Program
@@ -26,6 +27,7 @@ def finish_run(
     program: Program,
     result: LoopResult,
     store: TokenStore,
+    stream: SampleStream,
     identity: Mapping[str, Any],
     config: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -35,22 +37,33 @@ def finish_run(
     then reads the checkpoint.
     """
     rows = read_metrics(folder)
+    samples = stream.schedule.first_sample(result.step)
+    exposure = language_exposure(stream, samples)
     summary = {
         "step": result.step,
         "finished": True,
-        "samples": rows[-1]["samples"] if rows else 0,
-        "tokens": rows[-1]["tokens"] if rows else 0,
+        "samples": samples,
+        "tokens": samples * stream.sequence_length,
         "loss": rows[-1]["loss"] if rows else None,
         "parameters": program.config.num_parameters,
+        "languages": len(exposure.tokens),
+        "non_english_share": 1.0 - exposure.share("eng_"),
+        "languages_counted_exactly": exposure.exact,
     }
     if jax.process_count() == 1:
         write_model(folder, program, result, store, identity, config)
     else:
         _log.warning("%d processes share the parameters: %s is not written", jax.process_count(), MODEL_FOLDER)
     if jax.process_index() == 0:
-        write_run_report(folder, program, summary, config)
+        write_run_report(folder, program, summary, exposure, config)
         run_record.write_json(folder / run_record.FINISHED_FILE, summary)
-        _log.info("finished at step %d; open %s", result.step, folder / REPORT_FILE)
+        _log.info(
+            "finished: %d tokens in %d languages, %.0f %% not English; open %s",
+            summary["tokens"],
+            summary["languages"],
+            100 * summary["non_english_share"],
+            folder / REPORT_FILE,
+        )
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from apertus_jax.data.store_stream import MegatronMixture
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
 from apertus_jax.optimization import optimizer_chain
-from apertus_jax.run_folder import acquire_lease
+from apertus_jax.run_folder import acquire_lease, is_local
 from apertus_jax.training import run_record
 from apertus_jax.training.config import TrainingConfig
 from apertus_jax.training.finish import finish_run
@@ -73,7 +74,7 @@ def pretrain(
     Raises:
       UserError: input, configuration or environment to be mended; the run folder stays resumable.
     """
-    folder = epath.Path(output)
+    folder = epath.Path(output) if not is_local(output) else epath.Path(os.path.abspath(output))
     # ---------------------------------------------------------------- data
     token_store = TokenStore.open(store)
     check_vocabulary(token_store, model, store)
@@ -120,7 +121,7 @@ def pretrain(
             if result.stopped_by is not None:
                 _log.info("stopped by %s after step %d; start again to go on", result.stopped_by, result.step)
                 return {"step": result.step, "finished": False}
-            return finish_run(folder, program, result, token_store, identity, config)
+            return finish_run(folder, program, result, token_store, stream, identity, config)
 
 
 def check_vocabulary(store: TokenStore, model: ModelConfig, folder: str) -> None:

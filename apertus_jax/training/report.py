@@ -9,16 +9,22 @@ import jax
 from etils import epath
 
 from apertus_jax import __version__
-from apertus_jax.reporting import HtmlReport, line_plot
+from apertus_jax.data.exposure import LanguageExposure
+from apertus_jax.reporting import HtmlReport, bar_plot, line_plot
 from apertus_jax.training.program import Program
 from apertus_jax.training.run_record import MIXTURE_FILE
 from apertus_jax.training.telemetry import read_metrics
 
 REPORT_FILE = "report.html"
+LANGUAGES_DRAWN = 30
 
 
 def write_run_report(
-    folder: epath.Path, program: Program, summary: Mapping[str, Any], config: Mapping[str, str]
+    folder: epath.Path,
+    program: Program,
+    summary: Mapping[str, Any],
+    exposure: LanguageExposure,
+    config: Mapping[str, str],
 ) -> None:
     """Writes `report.html` of a run folder from its metrics and records."""
     rows = read_metrics(folder)
@@ -31,6 +37,8 @@ def write_run_report(
             ("steps", summary["step"]),
             ("tokens trained", summary["tokens"]),
             ("last logged loss, nats per token", summary["loss"]),
+            ("languages seen", summary["languages"]),
+            ("share of tokens not English", summary["non_english_share"]),
             ("updates skipped", sum(row["skipped"] for row in rows)),
             ("attention", model.attention_implementation),
             ("devices", f"{len(jax.devices())} × {jax.devices()[0].device_kind}"),
@@ -58,8 +66,21 @@ def write_run_report(
         rates_of_work = sorted(row["model_flops_per_second"] for row in rows)
         median = rates_of_work[len(rates_of_work) // 2] / 1e9
         report.table(("", ""), [("median model GFLOP/s", median)])
+    add_languages(report, exposure)
     report.heading("Mixture")
     report.text((folder / MIXTURE_FILE).read_text(), summary="mixture.json")
     report.heading("Configuration in effect")
     report.text("\n".join(f"{name} = {value}" for name, value in sorted(config.items())), summary="bindings")
     report.write(folder / REPORT_FILE)
+
+
+def add_languages(report: HtmlReport, exposure: LanguageExposure) -> None:
+    """Adds the languages that the run was trained on, the largest drawn."""
+    report.heading("Languages")
+    counted = "every sample" if exposure.exact else f"{exposure.samples_counted:,} evenly spaced samples, scaled up"
+    report.note(f"{len(exposure.tokens)} languages, counted over {counted}.")
+    total = max(sum(exposure.tokens.values()), 1)
+    names = list(exposure.tokens)[:LANGUAGES_DRAWN]
+    shares = [100 * exposure.tokens[name] / total for name in names]
+    report.figure(bar_plot(names, shares, "% of trained tokens"))
+    report.text("\n".join(f"{name}\t{count}" for name, count in exposure.tokens.items()), summary="every language")
