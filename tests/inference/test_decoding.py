@@ -204,3 +204,11 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_prompt(config, p
     assert len(generate_tokens(config, poisoned, [[1, 2]], max_new_tokens=1)[0]) == 1
     with pytest.raises(UserError, match="prompt 1 gave logits that are not finite after 0 new tokens"):
         generate_tokens(config, poisoned, [[1, 2], [1, 300]], max_new_tokens=4)
+
+
+def test_every_step_draws_anew(config, params):
+    """With all tokens equally likely, one random number per step must not come back."""
+    indifferent = {**params, "lm_head": {"kernel": np.zeros_like(params["lm_head"]["kernel"])}}
+    drawn = generate_tokens(config, indifferent, [[1]] * 8, max_new_tokens=16, temperature=1.0)
+    assert all(len(set(row)) > 12 for row in drawn)
+    assert len({token for row in drawn for token in row}) > 85  # 128 draws of 320 tokens hold 105 different ones

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import tracemalloc
 
 import jax
 import ml_dtypes
@@ -399,3 +400,25 @@ def test_bfloat16_rounds_to_nearest_even(tmp_path, config, params):
     expected = torch.tensor(params["embedder"]["embedding"]).to(torch.bfloat16).view(torch.int16).numpy()
     assert stored.dtype == ml_dtypes.bfloat16
     np.testing.assert_array_equal(stored.view(np.int16), expected)
+
+
+def test_memory_holds_one_shard_while_writing_and_one_tensor_while_reading(tmp_path):
+    config = ModelConfig(
+        vocab_size=512, hidden_size=256, intermediate_size=1344, num_layers=6, num_heads=4, num_kv_heads=2
+    )
+    params = random_parameters(config)
+    total, shard = 4 * config.num_parameters, 3_000_000
+    largest = 4 * 256 * 1344
+    tracemalloc.start()
+    try:
+        save_huggingface(tmp_path / "repository", config, params, shard_bytes=shard)
+        written = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        load_huggingface(tmp_path / "repository")
+        read = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    # Digesting reads files in pieces of 4 MB.
+    assert written < 1.2 * shard + 2 * largest + artifacts.READ_BYTES < 0.6 * total
+    assert read < total + 3 * largest < 1.3 * total
