@@ -180,3 +180,21 @@ def build(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) -> Itera
 def same_inputs(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) -> bool:
     """Returns whether `folder` is already complete and was built from exactly these `inputs`."""
     return is_complete(folder) and canonical_json(read_manifest(folder, kind)["inputs"]) == canonical_json(dict(inputs))
+
+
+def already_built(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) -> bool:
+    """Returns whether `folder` is complete and built from exactly these `inputs`; False when there is nothing yet.
+
+    Raises:
+      UserError: it is complete but was built from other inputs, which are named; nothing is overwritten.
+    """
+    if not is_complete(folder):
+        return False
+    found = read_manifest(folder, kind)["inputs"]
+    wanted = json.loads(canonical_json(dict(inputs)))
+    different = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    if different:
+        raise UserError(
+            f"{folder} is a {kind} made with other {', '.join(different)}; choose another output folder or remove this one"
+        )
+    return True

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apertus_jax import artifacts
-from apertus_jax.data import TokenStore
+from apertus_jax.data import TokenStore, check_store
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.intervals import ratio_interval
 from apertus_jax.evaluation.likelihood import document_losses
@@ -96,6 +96,7 @@ def evaluate(
     sequence_length: int = 512,
     tokens_per_batch: int = 4096,
     seed: int = 0,
+    check_overlap: bool = True,
 ) -> dict[str, Any]:
     """Measures a trained model on the held-out source of a token store; writes results.json and report.html.
 
@@ -107,6 +108,7 @@ def evaluate(
       sequence_length: longest window of one forward pass.
       tokens_per_batch: tokens of one forward pass.
       seed: of the bootstrap intervals.
+      check_overlap: look for 13-grams that held-out and training text share; reads the whole store.
 
     Returns:
       The results, as in results.json.
@@ -122,8 +124,9 @@ def evaluate(
         "held_out_source": held_out_source,
         "sequence_length": sequence_length,
         "seed": seed,
+        "check_overlap": check_overlap,
     }
-    if artifacts.same_inputs(output, KIND, inputs):
+    if artifacts.already_built(output, KIND, inputs):
         return json.loads((epath.Path(output) / RESULTS_FILE).read_text())
     config, params = load_model(run)
     if config.vocab_size != token_store.vocab_size:
@@ -140,6 +143,8 @@ def evaluate(
     losses = document_losses(config, params, documents, sequence_length, tokens_per_batch)
     training_sources = [name for name in token_store.source_names if name != held_out_source]
     results = summarize(token_store, source.documents, documents, losses, training_sources, seed)
+    overlap = check_store(token_store) if check_overlap else None
+    results["overlap"] = overlap.describe() if overlap else "not checked (evaluate.check_overlap = False)"
     with artifacts.build(output, KIND, inputs) as build:
         (build.path / RESULTS_FILE).write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
         write_report(build.path / REPORT_FILE, results, run)
@@ -198,6 +203,7 @@ def print_table(results: dict[str, Any]) -> None:
         f"pooled loss is {pooled['ratio_to_unigram']:.3f} × the training text's unigram cross-entropy and "
         f"{pooled['ratio_to_own_unigram_entropy']:.3f} × the held-out text's own unigram entropy"
     )
+    console.print(f"overlap with training text: {results['overlap']}")
 
 
 def write_report(path: epath.PathLike, results: dict[str, Any], run: str) -> None:
@@ -217,6 +223,7 @@ def write_report(path: epath.PathLike, results: dict[str, Any], run: str) -> Non
             ("the text's own unigram entropy", pooled["own_unigram_entropy"]),
             ("ratio to it", pooled["ratio_to_own_unigram_entropy"]),
             ("bits per byte", pooled["bits_per_byte"]),
+            ("overlap with training text", results["overlap"]),
         ],
     )
     report.heading("By script")
