@@ -65,17 +65,20 @@ _NO_TENSOR_ACTIVATIONS: AxisRules = (
     ("activation_mlp", None),
     ("activation_vocab", None),
 )
-_EVERYTHING = override_rules(_UNSPLIT_PARAMETERS + _ACTIVATIONS, _FSDP + _TENSOR)
+_EVERYTHING = override_rules(_UNSPLIT_PARAMETERS + _ACTIVATIONS, _TENSOR + _FSDP)
+# Tokens are looked up in a table split by rows: with columns over `fsdp`, XLA gathers the embedded batch of the whole
+# mesh onto every device before it splits it by sequences. First in the table, so that it has `fsdp` before "embed".
+_WHOLE_ROWS = override_rules(_EVERYTHING, (("vocab", ("tensor", "fsdp")),))
 
 PRESETS: dict[str, AxisRules] = {
     # Parameters whole on every device, only the batch is split.
     "data": override_rules(_UNSPLIT_PARAMETERS + _ACTIVATIONS, _NO_TENSOR_ACTIVATIONS),
     "fsdp": override_rules(_UNSPLIT_PARAMETERS + _ACTIVATIONS, _FSDP + _NO_TENSOR_ACTIVATIONS),
     "tensor": override_rules(_UNSPLIT_PARAMETERS + _ACTIVATIONS, _TENSOR),
-    "cpu": _EVERYTHING,
-    "gpu": _EVERYTHING,
+    "cpu": _WHOLE_ROWS,
+    "gpu": _WHOLE_ROWS,
     # The residual stream is split too: what the backward pass keeps of each layer shrinks by the size of `tensor`, and
-    # the extra gathers ride on the fast links of the torus.
+    # the extra gathers ride on the fast links of the torus. Here it is columns of the table that XLA splits well.
     "tpu": override_rules(_EVERYTHING, (("activation_embed", "tensor"),)),
 }
 
