@@ -51,7 +51,7 @@ class DeviceBatches:
                     return
                 placed = put_on_devices(batch, self._shardings, schedule.size_at(step), self._batches.loader.rows(step))
                 self._ready.put(("batch", placed))
-        except BaseException as error:  # noqa: B902 - handed to the consumer, which raises it
+        except BaseException as error:  # handed to the consumer, which raises it
             self._ready.put(("error", error))
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

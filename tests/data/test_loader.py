@@ -166,7 +166,7 @@ def test_megatron_stream_is_read_in_megatron_order(make_source):
 
 
 def test_megatron_stages_have_their_own_seed_and_weighted_sources_half_a_percent_to_spare(make_source):
-    sources = {"web": make_source([30] * 40, "web"), "books": make_source([30] * 4, "books")}
+    sources = {"web": make_source([30] * 40, "web"), "books": make_source([241], "books")}
     weights = {"web": 1, "books": 3}
     stages = [MegatronStage(0, 28, weights=weights), MegatronStage(400, 29, weights=weights)]
     stream = build_megatron_stream(sources, stages, BatchSchedule(8), 4, num_samples=800)
@@ -175,7 +175,7 @@ def test_megatron_stages_have_their_own_seed_and_weighted_sources_half_a_percent
         alone = MegatronSampleIndex(entry.tokens, 4, seed, requested)
         np.testing.assert_array_equal(entry.index.order, alone.order)
         np.testing.assert_array_equal(entry.index.document_order, alone.document_order)
-    assert stream.sources[1].index.num_epochs == 11  # 302 samples are 1209 tokens, of 120 an epoch
+    assert stream.sources[1].index.num_epochs == 6  # 302 samples take 1209 tokens of 241 an epoch; 300 would take five
 
 
 def test_megatron_stage_with_too_few_samples_is_refused(make_source):
