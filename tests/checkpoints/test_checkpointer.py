@@ -211,6 +211,19 @@ def test_retention_on_disk(tmp_path):
         Checkpointer(tmp_path, keep_last=0)
 
 
+def test_step_whose_removal_is_interrupted_is_a_leftover_and_no_longer_counts(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(1, state_of(1), {}, wait=True)
+        monkeypatch.setattr(type(checkpointer.folder), "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            step_folders.remove_step(tmp_path, 1)
+        assert checkpointer.committed_steps() == []
+        assert step_folders.list_steps(tmp_path, committed=False) == [1]
+
+
 def test_valid_step_is_never_overwritten(tmp_path):
     with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.save(1, state_of(1), {}, wait=True)

@@ -11,7 +11,7 @@ import pytest
 
 from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.checkpoints.step_folders import step_folder
-from tests.checkpoints.crash_points import CrashPoints, read_log
+from tests.checkpoints.crash_points import read_log
 from tests.checkpoints.saving_process import state_of
 
 SAVING_PROCESS = str(Path(__file__).parent / "saving_process.py")
@@ -23,14 +23,10 @@ def saving(folder: Path, keep_last: int, *steps: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def crash_points(tmp_path_factory):
-    return CrashPoints.build(tmp_path_factory.mktemp("crash_points"))
-
-
-@pytest.fixture(scope="module")
-def crash_states(crash_points, tmp_path_factory):
+def crash_states(crash_points, module_memory_path):
     """Every state of a folder in which step 1 is saved, then step 2, and step 1 is given up for it."""
-    folder = tmp_path_factory.mktemp("crash_states")
+    folder = module_memory_path / "recorded"
+    folder.mkdir()
     return crash_points.record(saving(folder / "run", 1, 1, 2), folder / "run", folder / "states", ROOT)
 
 
@@ -78,11 +74,11 @@ def test_crash_before_any_change_leaves_the_old_valid_steps_or_the_new(crash_sta
     assert order == sorted(order) and set(order) == {0, 1, 2}
 
 
-def test_saving_goes_on_from_every_crash_state(crash_states, tmp_path):
+def test_saving_goes_on_from_every_crash_state(crash_states, memory_path):
     first_commit = next(n for n, state in enumerate(crash_states) if Checkpointer(state.folder).committed_steps())
     # Before the first commit there is nothing to lose: a sample of those states is enough.
     for state in crash_states[:first_commit:4] + crash_states[first_commit:]:
-        folder = tmp_path / "run"
+        folder = memory_path / "run"
         if state.folder.exists():
             shutil.copytree(state.folder, folder)
         with Checkpointer(folder, keep_last=2) as checkpointer:
@@ -96,7 +92,7 @@ def test_saving_goes_on_from_every_crash_state(crash_states, tmp_path):
         shutil.rmtree(folder)
 
 
-def test_crash_while_leftovers_are_cleaned_keeps_the_valid_steps(crash_points, crash_states, tmp_path):
+def test_crash_while_leftovers_are_cleaned_keeps_the_valid_steps(crash_points, crash_states, memory_path):
     leftover = next(
         state
         for state in crash_states
@@ -104,8 +100,8 @@ def test_crash_while_leftovers_are_cleaned_keeps_the_valid_steps(crash_points, c
         and state.operation.path.endswith("/.COMMITTED.json.partial")
         and "step_0000000002" in state.operation.path
     )
-    shutil.copytree(leftover.folder, tmp_path / "run")
-    states = crash_points.record(saving(tmp_path / "run", 1, 3), tmp_path / "run", tmp_path / "states", ROOT)
+    shutil.copytree(leftover.folder, memory_path / "run")
+    states = crash_points.record(saving(memory_path / "run", 1, 3), memory_path / "run", memory_path / "states", ROOT)
     removals = [state for state in states if state.operation and "step_0000000002" in state.operation.path]
     assert len(removals) > 10
     for state in states:
@@ -114,14 +110,14 @@ def test_crash_while_leftovers_are_cleaned_keeps_the_valid_steps(crash_points, c
             assert newest_restored(checkpointer) in (1, 3)
 
 
-def test_process_killed_in_the_middle_restores_the_newest_step_it_committed(crash_points, crash_states, tmp_path):
+def test_process_killed_in_the_middle_restores_the_newest_step_it_committed(crash_points, crash_states, memory_path):
     commits = [
         operation.number
         for operation in read_log(crash_states[-1].folder.parent / "states.log")
         if operation.call == "rename" and operation.path.endswith("/.COMMITTED.json.partial")
     ]
     for kill_at in (commits[0] + 20, commits[1] - 1, commits[1] + 4):
-        folder, log = tmp_path / f"killed_{kill_at}", tmp_path / f"killed_{kill_at}.log"
+        folder, log = memory_path / f"killed_{kill_at}", memory_path / f"killed_{kill_at}.log"
         killed = crash_points.run(saving(folder, 1, 1, 2), folder, log, kill_at=kill_at, environment=ROOT)
         assert killed.returncode == -signal.SIGKILL
         done = {operation.path for operation in read_log(log)[:-1] if operation.call == "rename"}

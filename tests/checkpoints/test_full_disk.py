@@ -8,20 +8,14 @@ import pytest
 
 from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.errors import UserError
-from tests.checkpoints.crash_points import CrashPoints
 from tests.checkpoints.saving_process import state_of
 
 HERE = Path(__file__).parent
 ROOT = {"PYTHONPATH": str(HERE.parents[1])}
 
 
-@pytest.fixture(scope="module")
-def crash_points(tmp_path_factory):
-    return CrashPoints.build(tmp_path_factory.mktemp("crash_points"))
-
-
-def test_full_disk_at_any_moment_of_a_save_leaves_the_step_before_and_one_clear_line(crash_points, tmp_path):
-    folder = tmp_path / "run"
+def test_full_disk_at_any_moment_of_a_save_leaves_the_step_before_and_one_clear_line(crash_points, memory_path):
+    folder = memory_path / "run"
     command = [sys.executable, str(HERE / "filling_process.py"), str(folder), "2"]
     done = crash_points.run(command, folder, environment=ROOT)
     assert done.returncode == 0, done.stderr
@@ -36,8 +30,8 @@ def test_full_disk_at_any_moment_of_a_save_leaves_the_step_before_and_one_clear_
     assert attempts[-1]["message"] is None and attempts[-1]["valid"] == [1, 2]
 
 
-def test_full_disk_ends_the_process_with_the_line_and_status_two(crash_points, tmp_path):
-    folder = tmp_path / "run"
+def test_full_disk_ends_the_process_with_the_line_and_status_two(crash_points, memory_path):
+    folder = memory_path / "run"
     command = [sys.executable, str(HERE / "saving_process.py"), str(folder), "3", "1", "2"]
     done = crash_points.run(command, folder, full_at=40, environment=ROOT, timeout=60)
     assert done.returncode == 2
