@@ -22,10 +22,12 @@ import numpy as np
 from apertus_jax.errors import UserError
 from apertus_jax.inference.cache import init_cache
 from apertus_jax.inference.sampling import Sampling, draw, filtered_logits, row_keys
+from apertus_jax.inference.unrolled import decode_unrolled, is_unrolled, unroll_layers
 from apertus_jax.model import Transformer
 from apertus_jax.model.config import ModelConfig
 
 Array = jax.Array
+Cache = dict[str, Array] | tuple[dict[str, Array], ...]
 SMALLEST_BUCKET = 16
 # Attention scores of the prefill are [B, N, chunk, S]; prompts are read in chunks so that they never are [B, N, S, S].
 PREFILL_CHUNK = 512
@@ -51,7 +53,7 @@ class State(NamedTuple):
 
     step: Array  # int32 []
     current: Array  # int32 [B], the newest token of each row
-    cache: dict[str, Array]  # [L,B,S,K,H] each
+    cache: Cache  # [L,B,S,K,H] each, or one [B,S,K,H] pair per layer
     outputs: Array  # int32 [B,O]
     counts: Array  # int32 [B], new tokens so far
     done: Array  # bool [B]
@@ -148,18 +150,28 @@ def generate_tokens(
     return results
 
 
-def decoding_parameters(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters on the device, matrices in compute_dtype once instead of at every step.
+def decoding_parameters(config: ModelConfig, params: Mapping[str, Any], unroll: bool | None = None) -> dict[str, Any]:
+    """Returns the parameters as decoding wants them: on the device, matrices in compute_dtype, layers apart.
 
     Only `kernel` and `embedding` leaves change type: the model rounds exactly those before use, so results are the
-    same. Doing this before several calls of `generate_tokens` saves the conversion in each.
+    same. Do this once before several calls of `generate_tokens`, which otherwise does it in each.
+
+    Args:
+      config: the architecture.
+      params: the plain parameter tree; what this function returned is returned as it is.
+      unroll: hold each layer's parameters apart (see `inference.unrolled`); None means on CPU only.
     """
+    if is_unrolled(params):
+        return dict(params)
 
     def convert(path: tuple[Any, ...], leaf: Any) -> Array:
         leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
         return leaf.astype(config.compute_dtype) if path[-1].key in ("kernel", "embedding") else leaf
 
-    return jax.tree_util.tree_map_with_path(convert, dict(params))
+    converted = jax.tree_util.tree_map_with_path(convert, dict(params))
+    if unroll is None:
+        unroll = jax.default_backend() == "cpu"
+    return unroll_layers(converted) if unroll else converted
 
 
 def _check_request(config, prompts, limits, seeds, stop_tokens, batch_size) -> None:
@@ -223,18 +235,13 @@ def _decode_batch(params, request: Request, program: Program) -> tuple[Array, Ar
     config = program.config
     batch_size, prompt_length = request.tokens.shape
     cache = init_cache(config, batch_size, prompt_length + program.output_length, program.cache_dtype)
+    if is_unrolled(params):
+        cache = tuple({name: leaf[layer] for name, leaf in cache.items()} for layer in range(config.num_layers))
     keys = None if program.greedy else row_keys(request.seed, request.row_seeds)
 
     def step(state: State) -> State:
         slots = request.lengths - 1 + state.step
-        logits, cache = Transformer(config).apply(
-            {"params": params},
-            state.current[:, None],
-            positions=slots[:, None],
-            cache=state.cache,
-            cache_index=slots,
-            method="decode",
-        )
+        logits, cache = _decode(config, params, state.current[:, None], slots[:, None], state.cache, slots)
         logits = logits[:, 0]
         finite = state.finite & (state.done | jnp.isfinite(logits).all(axis=-1))
         if program.has_minimum:
@@ -271,22 +278,27 @@ def _decode_batch(params, request: Request, program: Program) -> tuple[Array, Ar
     return end.outputs, end.counts, end.finite
 
 
-def _prefill(params, request: Request, cache: dict[str, Array], config: ModelConfig) -> dict[str, Array]:
+def _decode(
+    config: ModelConfig, params, tokens: Array, positions: Array, cache: Cache, cache_index: Array
+) -> tuple[Array, Cache]:
+    """tokens, positions int32 [B,T], cache_index int32 [B] → (float32 [B,T,V], the new cache)."""
+    if is_unrolled(params):
+        return decode_unrolled(config, params, tokens, positions, cache, cache_index)
+    return Transformer(config).apply(
+        {"params": params}, tokens, positions=positions, cache=cache, cache_index=cache_index, method="decode"
+    )
+
+
+def _prefill(params, request: Request, cache: Cache, config: ModelConfig) -> Cache:
     """Fills the cache with all prompts but their last tokens, chunk by chunk; logits are not computed."""
     batch_size, prompt_length = request.tokens.shape
     chunk = min(PREFILL_CHUNK, prompt_length)
 
-    def fill(number: Array, cache: dict[str, Array]) -> dict[str, Array]:
+    def fill(number: Array, cache: Cache) -> Cache:
         start = jnp.full(batch_size, number * chunk, jnp.int32)
-        _, cache = Transformer(config).apply(
-            {"params": params},
-            jax.lax.dynamic_slice_in_dim(request.tokens, number * chunk, chunk, axis=1),
-            positions=start[:, None] + jnp.arange(chunk, dtype=jnp.int32),
-            cache=cache,
-            cache_index=start,
-            method="decode",
-        )
-        return cache
+        tokens = jax.lax.dynamic_slice_in_dim(request.tokens, number * chunk, chunk, axis=1)
+        positions = start[:, None] + jnp.arange(chunk, dtype=jnp.int32)
+        return _decode(config, params, tokens, positions, cache, start)[1]
 
     # The last prompt token is read by the first step of the loop, so prompts of one token need no prefill at all.
     num_chunks = (jnp.max(request.lengths) - 1 + chunk - 1) // chunk
