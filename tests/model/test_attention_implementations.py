@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apertus_jax.errors import UserError
-from apertus_jax.model import ModelConfig, Transformer, attend, initial_parameters
+from apertus_jax.model import ModelConfig, Transformer, attend
 from apertus_jax.model import attention as attention_module
 from apertus_jax.model.attention_blockwise import blockwise_attention
 
@@ -161,11 +161,9 @@ def test_unknown_names_and_odd_lengths_are_refused():
 def test_chosen_implementation_is_logged_once(caplog):
     attention_module._log_once.cache_clear()
     config = ModelConfig(16, 8, 8, 2, 2, 1, attention_implementation="xla_blockwise")
-    params = initial_parameters(config, jax.random.key(0))
     tokens = jnp.zeros((1, 4), jnp.int32)
-    attention_module._log_once.cache_clear()
     with caplog.at_level(logging.INFO, logger="apertus_jax.model"):
-        for _ in range(2):
-            Transformer(config).apply({"params": params}, tokens)
-        Transformer(dataclasses.replace(config, scan_unroll=2)).apply({"params": params}, tokens)
+        for unroll in (1, 2):
+            model = Transformer(dataclasses.replace(config, scan_unroll=unroll))
+            jax.eval_shape(model.init, jax.random.key(0), tokens)
     assert [record.getMessage() for record in caplog.records] == ["attention implementation: xla_blockwise on cpu"]

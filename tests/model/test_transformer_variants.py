@@ -72,20 +72,32 @@ def test_remat_policies_keep_what_their_names_say():
 
 
 def test_bfloat16_compute_stays_near_float32_and_gives_float32_logits(params):
-    tokens = jnp.asarray(TOKENS)
-    exact = Transformer(CONFIG).apply({"params": params}, tokens)
     model = Transformer(dataclasses.replace(CONFIG, compute_dtype="bfloat16"))
-    logits = model.apply({"params": params}, tokens)
-    hidden = model.apply({"params": params}, tokens, method="hidden_states")
+
+    @jax.jit
+    def run(params, tokens):
+        def loss(params):
+            logits = model.apply({"params": params}, tokens)
+            return jnp.mean(logits**2), logits
+
+        exact = Transformer(CONFIG).apply({"params": params}, tokens)
+        return exact, jax.grad(loss, has_aux=True)(params)
+
+    exact, (gradients, logits) = run(params, TOKENS)
+    hidden = jax.eval_shape(lambda p, t: model.apply({"params": p}, t, method="hidden_states"), params, TOKENS)
     assert logits.dtype == jnp.float32 and hidden.dtype == jnp.bfloat16
     assert np.max(np.abs(logits - exact)) < 0.05 * np.max(np.abs(exact))
-    gradients = jax.grad(lambda p: jnp.mean(model.apply({"params": p}, tokens) ** 2))(params)
     assert all(leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
 
 
 def test_logits_are_hidden_states_times_the_output_head(params):
-    hidden = Transformer(CONFIG).apply({"params": params}, jnp.asarray(TOKENS), method="hidden_states")
-    logits = Transformer(CONFIG).apply({"params": params}, jnp.asarray(TOKENS))
+    @jax.jit
+    def both(params, tokens):
+        model = Transformer(CONFIG)
+        hidden = model.apply({"params": params}, tokens, method="hidden_states")
+        return hidden, model.apply({"params": params}, tokens)
+
+    hidden, logits = both(params, TOKENS)
     np.testing.assert_allclose(hidden @ params["lm_head"]["kernel"], logits, atol=1e-5)
 
 
