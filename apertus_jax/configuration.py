@@ -24,7 +24,7 @@ CONFIGURABLES = {
     "apertus_jax.model": ("ModelConfig", "RopeScaling"),
     "apertus_jax.sharding": ("MeshConfig",),
     "apertus_jax.data": ("BatchSchedule", "Mixture", "MixtureStage", "MegatronMixture", "MegatronStage"),
-    "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding"),
+    "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding", "completion_only"),
     "apertus_jax.optimization": ("ademamix", "adamw", "wsd_schedule", "cosine_schedule", "constant_schedule"),
     "apertus_jax.training": ("Objective", "TrainingConfig"),
 }

@@ -21,7 +21,7 @@ from apertus_jax.data.sample_stream import SampleStream
 from apertus_jax.data.store_stream import MegatronMixture
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
-from apertus_jax.optimization import optimizer_chain
+from apertus_jax.optimization import optimizer_chain, weight_decay_mask
 from apertus_jax.run_folder import acquire_lease, is_local
 from apertus_jax.training import run_record
 from apertus_jax.training.config import TrainingConfig
@@ -59,7 +59,7 @@ def pretrain(
       mixture: which source at which rate.
       batch_schedule: samples per step.
       objective: masks and normalisation of the loss.
-      optimizer: makes the optimizer from `learning_rate`, for example `ademamix`.
+      optimizer: makes the optimizer from `learning_rate` and the decay `mask`, for example `ademamix`.
       learning_rate: a number, or a schedule of the samples consumed.
       total_steps: steps of the whole run, not of this start.
       training: loop settings.
@@ -84,7 +84,7 @@ def pretrain(
     # ---------------------------------------------------------------- program
     program = make_program(
         model,
-        optimizer_chain(optimizer(learning_rate=learning_rate), clip_norm=training.clip_norm),
+        optimizer_chain(optimizer(learning_rate=learning_rate, mask=weight_decay_mask), training.clip_norm),
         objective,
         mesh,
         training.accumulation,

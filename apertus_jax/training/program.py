@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -88,7 +89,8 @@ class Program:
             )
         sharding.check_batch(self.mesh, batch_size // self.accumulation, self.sequence_length)
         started = time.monotonic()
-        step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation)
+        batch_shards = math.prod(self.mesh.shape[axis] for axis in sharding.BATCH_AXES)
+        step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation, batch_shards)
         with sharding.use_mesh(self.mesh, self.rules):
             jitted = jax.jit(
                 step,

@@ -77,7 +77,9 @@ def split_microbatches(tree: Any, accumulation: int) -> Any:
     )
 
 
-def batch_loss(params: Any, config: ModelConfig, batch: Batch, weights: jax.Array, num_tiles: int) -> jax.Array:
+def batch_loss(
+    params: Any, config: ModelConfig, batch: Batch, weights: jax.Array, num_tiles: int, batch_shards: int = 1
+) -> jax.Array:
     """Returns the weighted sum of token cross-entropies of a batch, float32 scalar."""
     hidden = Transformer(config).apply(
         {"params": params},
@@ -86,21 +88,25 @@ def batch_loss(params: Any, config: ModelConfig, batch: Batch, weights: jax.Arra
         segment_ids=batch["segment_ids"],
         method="hidden_states",
     )
-    loss, _ = cross_entropy(hidden, params["lm_head"]["kernel"], batch["tokens"][:, 1:], weights, num_tiles=num_tiles)
+    labels = batch["tokens"][:, 1:]
+    loss, _ = cross_entropy(hidden, params["lm_head"]["kernel"], labels, weights, num_tiles, batch_shards)
     return loss
 
 
 def accumulate_gradients(
-    params: Any, config: ModelConfig, batch: Batch, weights: jax.Array, num_tiles: int, accumulation: int
+    loss_function: Callable[[Any, Batch, jax.Array], jax.Array],
+    params: Any,
+    batch: Batch,
+    weights: jax.Array,
+    accumulation: int,
 ) -> tuple[jax.Array, Any]:
     """Returns loss and float32 gradients of the batch, computed in `accumulation` sequential pieces."""
-    loss_and_gradients = jax.value_and_grad(batch_loss)
+    loss_and_gradients = jax.value_and_grad(loss_function)
     if accumulation == 1:
-        return loss_and_gradients(params, config, batch, weights, num_tiles)
+        return loss_and_gradients(params, batch, weights)
 
     def add_piece(total: Any, piece: Any) -> tuple[Any, None]:
-        part = loss_and_gradients(params, config, *piece, num_tiles)
-        return jax.tree.map(jnp.add, total, part), None
+        return jax.tree.map(jnp.add, total, loss_and_gradients(params, *piece)), None
 
     zeros = (jnp.zeros((), jnp.float32), jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params))
     model_inputs = {name: batch[name] for name in ("tokens", "positions", "segment_ids")}
@@ -113,18 +119,24 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     objective: Objective,
     accumulation: int = 1,
+    batch_shards: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure step function; jit it with the shardings of the state.
+
+    `batch_shards` is how many ways the mesh splits a batch, see `cross_entropy`.
 
     Metrics are float32 scalars: `loss` (the objective), `gradient_norm` (before clipping), `kept_tokens` (weights that
     stayed), `kept_fraction`, and `skipped` (1.0 when loss or gradients were not finite: parameters and optimizer state
     are then left untouched, while the samples still count as consumed).
     """
 
+    def loss_function(params: Any, batch: Batch, weights: jax.Array) -> jax.Array:
+        return batch_loss(params, config, batch, weights, objective.num_tiles, batch_shards)
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         weights = combine_masks(objective.loss_masks, batch)
         scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
-        loss, gradients = accumulate_gradients(state.params, config, batch, scaled, objective.num_tiles, accumulation)
+        loss, gradients = accumulate_gradients(loss_function, state.params, batch, scaled, accumulation)
         gradient_norm = global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(
