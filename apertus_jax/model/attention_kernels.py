@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -102,7 +101,7 @@ def _on_each_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return kernel(query, key, value, segment_ids)
-    axes = functools.partial(nn.logical_to_mesh_axes)
+    axes = nn.logical_to_mesh_axes
     queries = axes(("activation_batch", "activation_length", "activation_heads", None))
     keys = axes(("activation_batch", "activation_length", "activation_kv_heads", None))
     if len(queries) > 1 and queries[1] is not None:

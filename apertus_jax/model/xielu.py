@@ -55,11 +55,18 @@ def _backward_rule(beta: float, epsilon: float, residuals: tuple[Array, Array, A
     decay = jnp.expm1(jnp.minimum(wide, epsilon))
     # Between epsilon and 0 the min() is constant, so only -alpha_n * x + beta * x has a slope there.
     slope = jnp.where(positive, 2 * alpha_p * wide, jnp.where(wide < epsilon, alpha_n * decay, -alpha_n)) + beta
-    # Rows first: XLA on CPU spreads row sums over the cores but runs a sum to one scalar on a single core.
-    over_p = jnp.sum(jax.lax.optimization_barrier(jnp.sum(jnp.where(positive, upstream * wide * wide, 0.0), axis=-1)))
-    over_n = jnp.sum(
-        jax.lax.optimization_barrier(jnp.sum(jnp.where(positive, 0.0, upstream * (decay - wide)), axis=-1))
+    # Both sums in one pass along the rows: XLA:CPU then neither stores the summands nor computes them twice.
+    zero = jnp.float32(0)
+    rows_p, rows_n = jax.lax.reduce(
+        (
+            jnp.where(positive, upstream * wide * wide, zero),
+            jnp.where(positive, zero, upstream * (decay - wide)),
+        ),
+        (zero, zero),
+        lambda left, right: (left[0] + right[0], left[1] + right[1]),
+        (x.ndim - 1,),
     )
+    over_p, over_n = jnp.sum(rows_p), jnp.sum(rows_n)
     return (
         (upstream * slope).astype(x.dtype),
         (over_p * jax.nn.sigmoid(raw_alpha_p.astype(jnp.float32))).astype(raw_alpha_p.dtype),

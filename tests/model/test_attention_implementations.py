@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,8 +91,6 @@ def test_kernel_in_interpret_mode_equals_plain_with_gradients(name, length, head
 
 
 def test_kernel_runs_per_shard_of_a_mesh():
-    import flax.linen as nn
-
     mesh = jax.make_mesh((2, 2), ("data", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     rules = (("activation_batch", "data"), ("activation_heads", "tensor"), ("activation_kv_heads", "tensor"))
     query, key, value, _ = random_heads(32, 4, 2, 16)
@@ -129,7 +128,10 @@ def test_blockwise_memory_does_not_grow_with_the_square_of_the_length():
 def test_blockwise_visits_no_block_above_the_diagonal_or_of_another_document():
     query, key, value, upstream = random_heads(96, 2, 1, 8, batch=1)
     segments = jnp.asarray(np.repeat([0, 1, 1], 32))[None]
-    attention = lambda *heads: blockwise_attention(*heads, segments, block=32)  # noqa: E731
+
+    def attention(*heads):
+        return blockwise_attention(*heads, segments, block=32)
+
     # A visited block would spread NaN, since 0 * NaN is NaN.
     poisoned = value.at[:, :32].set(jnp.nan).at[:, 64:].set(jnp.nan)
     context, for_query, for_key, _ = values_and_gradients(
