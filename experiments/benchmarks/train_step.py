@@ -1,0 +1,441 @@
+"""One training step on the CPU, ours against transformers on torch: time, memory, share of the matrix-product bound.
+
+    python experiments/benchmarks/train_step.py                       (both shapes, about a quarter of an hour)
+    python experiments/benchmarks/train_step.py --shape cpu-60m --rounds 5 --json result.json
+    python experiments/benchmarks/train_step.py --shape cpu-60m --search
+
+A step is forward, backward, clipping and AdamW in float32 on two threads. Ours is the program that `pretrain` runs,
+loss masks included; torch is `ApertusForCausalLM` with sdpa attention, eager and compiled. Every measurement is a
+process of its own and the sides take turns (A B A B …), because machines drift. Medians are over the steps during which
+other processes left the machine alone, and over all steps where too few such exist; the table says which.
+`--search` times what `PRESETS` were chosen from: attention implementations and unrolling.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+THREADS = 2
+WARMUP_STEPS = 2
+LEARNING_RATE, CLIP_NORM, WEIGHT_DECAY = 1e-4, 0.1, 0.1
+EOD_ID = 2
+# A step counts as undisturbed when other processes used less than this share of the machine during it.
+QUIET_SHARE = 0.08
+QUIET_STEPS = 3
+GEMM_REPETITIONS = 7
+GOLDFISH_REPETITIONS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A model and a batch."""
+
+    model: dict[str, int]
+    batch_size: int
+    sequence_length: int
+
+    @property
+    def tokens(self) -> int:
+        """Labels of one step."""
+        return self.batch_size * self.sequence_length
+
+
+SHAPES = {
+    "cpu-60m": Shape(
+        {
+            "vocab_size": 32_000,
+            "hidden_size": 512,
+            "intermediate_size": 2688,
+            "num_layers": 8,
+            "num_heads": 8,
+            "num_kv_heads": 2,
+        },
+        batch_size=4,
+        sequence_length=512,
+    ),
+    "big-vocab": Shape(
+        {
+            "vocab_size": 131_072,
+            "hidden_size": 256,
+            "intermediate_size": 1344,
+            "num_layers": 4,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+        },
+        batch_size=2,
+        sequence_length=1024,
+    ),
+}
+# What `--search` found fastest on two cores.
+PRESETS = {
+    "cpu-60m": {"attention": "xla_blockwise", "scan_unroll": 1, "num_tiles": 8},
+    "big-vocab": {"attention": "xla_blockwise", "scan_unroll": 1, "num_tiles": 8},
+}
+TARGETS = {"cpu-60m": {"speed": 1.1}, "big-vocab": {"memory": 0.6}}
+
+
+# ---------------------------------------------------------------- one measurement, in a process of its own
+
+
+def busy_seconds() -> float:
+    """Returns the processor seconds that all processes of this machine have used since it started."""
+    fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_kilobytes(field: str) -> int:
+    """Returns VmRSS (now) or VmHWM (the peak) of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def time_steps(step: Callable[[], float], steps: int) -> dict[str, Any]:
+    """Calls `step` some times to warm up and `steps` times more → seconds, losses, and others' share of the machine."""
+    losses = [step() for _ in range(WARMUP_STEPS)]
+    seconds, others = [], []
+    for _ in range(steps):
+        started, own, busy = time.perf_counter(), time.process_time(), busy_seconds()
+        losses.append(step())
+        elapsed = time.perf_counter() - started
+        foreign = busy_seconds() - busy - (time.process_time() - own)
+        seconds.append(elapsed)
+        others.append(max(foreign, 0.0) / (elapsed * os.cpu_count()))
+    return {"seconds": seconds, "others": others, "losses": losses}
+
+
+def make_tokens(shape: Shape) -> np.ndarray:
+    """Returns the token ids that both sides train on, int32 [B, T+1]."""
+    generator = np.random.default_rng(0)
+    return generator.integers(3, shape.model["vocab_size"], (shape.batch_size, shape.sequence_length + 1), np.int32)
+
+
+def make_batch(shape: Shape, left_context: int) -> dict[str, np.ndarray]:
+    """Returns a batch whose rows are one document each, as torch sees them."""
+    rows, length = shape.batch_size, shape.sequence_length
+    return {
+        "tokens": make_tokens(shape),
+        "segment_ids": np.zeros((rows, length), np.int32),
+        "positions": np.tile(np.arange(length, dtype=np.int32), (rows, 1)),
+        "left_context": np.full((rows, left_context), -1, np.int32),
+        "document_keys": np.zeros((rows, length), np.uint32),
+        "loss_weights": np.ones((rows, length), np.float32),
+    }
+
+
+def ours(shape: Shape, attention: str, scan_unroll: int, num_tiles: int) -> Callable[[], float]:
+    """Returns a call that makes one step of the program that `pretrain` runs."""
+    import jax
+
+    from apertus_jax.model import ModelConfig
+    from apertus_jax.objectives import goldfish, not_after_eod
+    from apertus_jax.optimization import adamw, optimizer_chain, weight_decay_mask
+    from apertus_jax.sharding import MeshConfig
+    from apertus_jax.training.program import make_program
+    from apertus_jax.training.train_step import Objective
+
+    config = ModelConfig(
+        **shape.model, attention_implementation=attention, scan_unroll=scan_unroll, doc_attention="causal"
+    )
+    optimizer = adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, mask=weight_decay_mask)
+    objective = Objective(loss_masks=(goldfish(), not_after_eod(EOD_ID)), num_tiles=num_tiles)
+    program = make_program(
+        config, optimizer_chain(optimizer, CLIP_NORM), objective, MeshConfig(), 1, shape.sequence_length
+    )
+    batch = jax.device_put(make_batch(shape, objective.left_context), program.batch_sharding)
+    state = program.initial_state(seed=0)
+
+    def step() -> float:
+        nonlocal state
+        state, metrics = program.step(state, batch)
+        return float(jax.block_until_ready((state, metrics))[1]["loss"])
+
+    return step
+
+
+def torch_step(shape: Shape, compiled: bool, fused: bool) -> Callable[[], float]:
+    """Returns a call that makes one step of transformers' model with torch's AdamW."""
+    import torch
+    from transformers import ApertusConfig, ApertusForCausalLM
+
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    sizes = shape.model
+    config = ApertusConfig(
+        vocab_size=sizes["vocab_size"],
+        hidden_size=sizes["hidden_size"],
+        intermediate_size=sizes["intermediate_size"],
+        num_hidden_layers=sizes["num_layers"],
+        num_attention_heads=sizes["num_heads"],
+        num_key_value_heads=sizes["num_kv_heads"],
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+    model = ApertusForCausalLM(config).float().train()
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, fused=fused)
+    forward = torch.compile(model) if compiled else model
+    tokens = torch.from_numpy(make_tokens(shape).astype(np.int64))
+    inputs, labels = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def step() -> float:
+        loss = forward(input_ids=inputs, labels=labels, shift_labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return step
+
+
+def measure_step(shape: Shape, side: str, steps: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Times one side, and takes its peak memory above what the imports alone hold."""
+    if side == "ours":
+        import jax
+
+        jax.devices()
+    else:
+        import torch._dynamo  # noqa: F401
+        import transformers.models.apertus.modeling_apertus  # noqa: F401
+    start = resident_kilobytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+    step = ours(shape, **options) if side == "ours" else torch_step(shape, **options)
+    return time_steps(step, steps) | {"peak_megabytes": (resident_kilobytes("VmHWM") - start) / 1024}
+
+
+def weight_products(shape: Shape) -> list[tuple[str, int, int, int]]:
+    """Returns (name, rows in, rows out, how many) of every matrix that tokens are multiplied with."""
+    sizes = shape.model
+    embed, width, layers = sizes["hidden_size"], sizes["intermediate_size"], sizes["num_layers"]
+    heads = sizes["num_kv_heads"] * embed // sizes["num_heads"]
+    return [
+        ("query, output", embed, embed, 2 * layers),
+        ("key, value", embed, heads, 2 * layers),
+        ("up", embed, width, layers),
+        ("down", width, embed, layers),
+        ("lm_head", embed, sizes["vocab_size"], 1),
+    ]
+
+
+def measure_products(shape: Shape) -> dict[str, Any]:
+    """Times the products of a step alone, each as one dot: forward, gradient of the input, gradient of the kernel."""
+    import jax
+    import jax.numpy as jnp
+
+    rows: list[dict[str, Any]] = []
+    for name, inner, outer, count in weight_products(shape):
+        inputs, kernel, upstream = (
+            jax.random.normal(jax.random.key(0), sizes, jnp.float32)
+            for sizes in ((shape.tokens, inner), (inner, outer), (shape.tokens, outer))
+        )
+        products = {
+            "forward": (lambda left, right: left @ right, inputs, kernel),
+            "input": (lambda left, right: left @ right.T, upstream, kernel),
+            "kernel": (lambda left, right: left.T @ right, inputs, upstream),
+        }
+        for kind, (product, *operands) in products.items():
+            seconds = median_call(jax.jit(product), operands, GEMM_REPETITIONS)
+            flops = 2 * shape.tokens * inner * outer
+            rows.append({"matrix": name, "product": kind, "count": count, "seconds": seconds, "flops": flops})
+    seconds = sum(row["count"] * row["seconds"] for row in rows)
+    return {"products": rows, "seconds": seconds, "flops": sum(row["count"] * row["flops"] for row in rows)}
+
+
+def measure_goldfish(shape: Shape) -> dict[str, float]:
+    """Times each strategy's mask alone, as a compiled function of the batch → median seconds."""
+    import jax
+
+    from apertus_jax.objectives import goldfish
+
+    times = {}
+    for strategy in ("document", "megatron"):
+        mask = goldfish(strategy=strategy)
+        batch = jax.device_put(make_batch(shape, mask.left_context))
+        times[strategy] = median_call(jax.jit(mask), [batch], GOLDFISH_REPETITIONS)
+    return times
+
+
+def median_call(function: Callable[..., Any], arguments: list[Any], repetitions: int) -> float:
+    """Returns the median seconds of a call, compilation left out."""
+    import jax
+
+    jax.block_until_ready(function(*arguments))
+    seconds = []
+    for _ in range(repetitions):
+        started = time.perf_counter()
+        jax.block_until_ready(function(*arguments))
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def run_child(task: dict[str, Any]) -> dict[str, Any]:
+    """The child process: does one measurement."""
+    shape = SHAPES[task["shape"]]
+    if task["kind"] == "step":
+        return measure_step(shape, task["side"], task["steps"], task["options"])
+    return {"products": measure_products, "goldfish": measure_goldfish}[task["kind"]](shape)
+
+
+# ---------------------------------------------------------------- the comparison
+
+
+def in_process(task: dict[str, Any]) -> dict[str, Any]:
+    """Runs one measurement in a fresh process and returns its result with the load average at its start."""
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(THREADS),
+        "JAX_PLATFORMS": "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    load = os.getloadavg()[0]
+    command = [sys.executable, __file__, "--child", json.dumps(task)]
+    with tempfile.TemporaryFile("w+") as messages:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=messages, text=True)
+        if done.returncode:
+            messages.seek(0)
+            raise SystemExit(f"measurement {task} failed:\n{messages.read()[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1]) | {"load": load}
+
+
+def sides_of(shape: str, search: bool) -> dict[str, dict[str, Any]]:
+    """Returns label → what to run, in the order of a round."""
+    preset = PRESETS[shape]
+    if search:
+        return {
+            f"{attention}, unroll {unroll}": {
+                "side": "ours",
+                "options": preset | {"attention": attention, "scan_unroll": unroll},
+            }
+            for attention in ("xla", "xla_blockwise")
+            for unroll in (1, SHAPES[shape].model["num_layers"])
+        }
+    sides = {
+        "ours": {"side": "ours", "options": preset},
+        "torch eager": {"side": "torch", "options": {"compiled": False, "fused": True}},
+    }
+    if shutil.which("gcc") or shutil.which("g++"):
+        sides["torch.compile"] = {"side": "torch", "options": {"compiled": True, "fused": True}}
+    return sides
+
+
+def compare(shape: str, rounds: int, steps: int, search: bool, console: Console) -> dict[str, dict[str, Any]]:
+    """Measures every side in turn, `rounds` times → label → seconds, others, losses, peak megabytes, load."""
+    results: dict[str, dict[str, list[Any]]] = {}
+    for number in range(rounds):
+        for label, side in sides_of(shape, search).items():
+            console.print(f"[dim]{shape}: round {number + 1} of {rounds}, {label}[/dim]", highlight=False)
+            result = in_process({"kind": "step", "shape": shape, "steps": steps, **side})
+            record = results.setdefault(label, {"seconds": [], "others": [], "losses": [], "megabytes": [], "load": []})
+            for name in ("seconds", "others"):
+                record[name] += result[name]
+            record["losses"].append(result["losses"])
+            record["megabytes"].append(result["peak_megabytes"])
+            record["load"].append(result["load"])
+    return {label: record | summarise(record) for label, record in results.items()}
+
+
+def summarise(record: dict[str, list[Any]]) -> dict[str, Any]:
+    """Returns the median step, over undisturbed steps where there are enough of them, and the peak memory."""
+    quiet = [
+        seconds for seconds, others in zip(record["seconds"], record["others"], strict=True) if others < QUIET_SHARE
+    ]
+    chosen = quiet if len(quiet) >= QUIET_STEPS else record["seconds"]
+    return {
+        "median_seconds": statistics.median(chosen),
+        "best_seconds": min(record["seconds"]),
+        "median_of_all_seconds": statistics.median(record["seconds"]),
+        "undisturbed_steps": len(quiet),
+        "peak_megabytes": statistics.median(record["megabytes"]),
+    }
+
+
+def show_steps(shape: str, results: dict[str, dict[str, Any]], bound: float | None, console: Console) -> None:
+    """Prints one row for each side; ratios are against the first row."""
+    table = Table(title=f"{shape}: one training step, float32, {THREADS} threads")
+    for column in ("", "median s", "best s", "undisturbed", "× ours", "share of bound", "peak MB", "loss", "load"):
+        table.add_column(column, justify="right" if column else "left")
+    first = next(iter(results.values()))
+    for label, record in results.items():
+        seconds = record["median_seconds"]
+        table.add_row(
+            label,
+            f"{seconds:.3f}",
+            f"{record['best_seconds']:.3f}",
+            f"{record['undisturbed_steps']}/{len(record['seconds'])}",
+            f"{seconds / first['median_seconds']:.2f}",
+            f"{bound / seconds:.2f}" if bound else "",
+            f"{record['peak_megabytes']:.0f}",
+            f"{record['losses'][0][0]:.3f} → {record['losses'][0][-1]:.3f}",
+            f"{statistics.median(record['load']):.1f}",
+        )
+    console.print(table)
+
+
+def show_verdict(shape: str, outcome: dict[str, Any], console: Console) -> None:
+    """Prints the ratios that are promised, with their targets."""
+    sides = outcome["sides"]
+    record, eager = sides["ours"], sides["torch eager"]
+    speed = eager["median_seconds"] / record["median_seconds"]
+    memory = record["peak_megabytes"] / eager["peak_megabytes"]
+    targets = TARGETS[shape]
+    console.print(f"speed against torch eager {speed:.2f} (target: {targets.get('speed', 'none')}, more is better)")
+    console.print(f"memory against torch eager {memory:.2f} (target: {targets.get('memory', 'none')}, less is better)")
+    products = outcome["products"]
+    rate = products["flops"] / products["seconds"] / 1e9
+    console.print(f"products with weights alone: {products['seconds']:.3f} s at {rate:.0f} GFLOP/s")
+    for strategy, seconds in outcome["goldfish"].items():
+        share = seconds / record["median_seconds"]
+        console.print(f"Goldfish {strategy}: {1e3 * seconds:.2f} ms, {share:.2%} of the step (target: below 1%)")
+
+
+def main() -> None:
+    """Compares the sides at each shape, or is the process of one measurement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=tuple(SHAPES), action="append", help="repeatable; default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps in each process")
+    parser.add_argument("--search", action="store_true", help="time the choices behind PRESETS, without torch")
+    parser.add_argument("--json", type=Path, help="write every number there")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(run_child(json.loads(arguments.child))))
+        return
+    console = Console()
+    outcomes = {}
+    for shape in arguments.shape or SHAPES:
+        sides = compare(shape, arguments.rounds, arguments.steps, arguments.search, console)
+        outcomes[shape] = {"sides": sides}
+        if arguments.search:
+            show_steps(shape, sides, None, console)
+            continue
+        for kind in ("products", "goldfish"):
+            outcomes[shape][kind] = in_process({"kind": kind, "shape": shape})
+        outcomes[shape]["goldfish"].pop("load")
+        show_steps(shape, sides, outcomes[shape]["products"]["seconds"], console)
+        show_verdict(shape, outcomes[shape], console)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(outcomes, indent=1))
+
+
+if __name__ == "__main__":
+    main()
