@@ -165,7 +165,7 @@ def train(
     def save(wait: bool) -> None:
         nonlocal saved
         recorder.fetch(saved)
-        checkpoints.save(step, state, {**metadata, "step": step, "pending": recorder.pending}, wait=wait)
+        checkpoints.save(step, state, {**metadata, "step": step, "pending": list(recorder.pending)}, wait=wait)
         saved = step
 
     program.compile(batch_schedule.size_at(step))

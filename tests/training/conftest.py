@@ -35,39 +35,10 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_run(store):
-    """Returns a function that trains a tiny model and returns the summary; keyword arguments override."""
+def finished_run(store, tmp_path_factory):
+    """Folder of an uninterrupted tiny run on eight fake devices that keeps every checkpoint."""
+    from tests.training.small_run import small_run
 
-    def start(output, **overrides):
-        from apertus_jax.data import BatchSchedule, Mixture, MixtureStage
-        from apertus_jax.model import ModelConfig
-        from apertus_jax.objectives import goldfish, not_after_eod
-        from apertus_jax.optimization import ademamix, wsd_schedule
-        from apertus_jax.sharding import MeshConfig
-        from apertus_jax.training import Objective, TrainingConfig, pretrain
-
-        training = {
-            "sequence_length": 32,
-            "log_every": 4,
-            "checkpoint_every": 5,
-            "clip_norm": 1.0,
-            "accumulation": 1,
-            **overrides.pop("training", {}),
-        }
-        arguments = {
-            "store": str(store),
-            "output": str(output),
-            "model": ModelConfig(512, 32, 64, 2, 4, 2),
-            "mixture": Mixture([MixtureStage(rates={"one": 0.7, "two": 0.3})]),
-            "batch_schedule": BatchSchedule(8),
-            "objective": Objective([goldfish(k=4, h=8), not_after_eod(2)], num_tiles=2),
-            "optimizer": ademamix,
-            "learning_rate": wsd_schedule(1e-2, 16, 160, 40),
-            "total_steps": 12,
-            "mesh": MeshConfig(),
-            "training": TrainingConfig(**training),
-            **overrides,
-        }
-        return pretrain(**arguments)
-
-    return start
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    assert small_run(store, folder, training={"keep_last": 9})["finished"]
+    return folder

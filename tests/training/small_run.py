@@ -1,0 +1,41 @@
+"""A tiny training run, as a function and as a process: `small_run.py STORE OUTPUT [TOTAL_STEPS]`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from apertus_jax.data import BatchSchedule, Mixture, MixtureStage
+from apertus_jax.model import ModelConfig
+from apertus_jax.objectives import goldfish, not_after_eod
+from apertus_jax.optimization import ademamix, wsd_schedule
+from apertus_jax.training import Objective, TrainingConfig, pretrain
+
+MODEL = ModelConfig(512, 32, 64, 2, 4, 2)
+OBJECTIVE = Objective([goldfish(k=4, h=8), not_after_eod(2)], num_tiles=2)
+TRAINING = {"sequence_length": 32, "log_every": 4, "checkpoint_every": 5, "clip_norm": 1.0}
+
+
+def small_run(store: Any, output: Any, training: dict[str, Any] | None = None, **overrides: Any) -> dict[str, Any]:
+    """Trains 12 steps of 8 samples, with a batch ramp, on all devices; keyword arguments override."""
+    arguments = {
+        "store": str(store),
+        "output": str(output),
+        "model": MODEL,
+        "mixture": Mixture([MixtureStage(rates={"one": 0.7, "two": 0.3})]),
+        "batch_schedule": BatchSchedule(8, 16, 64),
+        "objective": OBJECTIVE,
+        "optimizer": ademamix,
+        "learning_rate": wsd_schedule(1e-2, 16, 160, 40),
+        "total_steps": 12,
+        "training": TrainingConfig(**(TRAINING | (training or {}))),
+        **overrides,
+    }
+    return pretrain(**arguments)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, force=True)
+    steps = {"total_steps": int(sys.argv[3])} if len(sys.argv) > 3 else {}
+    print(small_run(sys.argv[1], sys.argv[2], **steps))
