@@ -1,0 +1,163 @@
+"""The notebooks run from top to bottom, and what they tell their readers is true."""
+
+import asyncio
+import functools
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+FOREIGN = ("torch", "tensorflow", "transformers")
+REPORT = f"""
+import json, sys
+print(json.dumps({{"figures": figures, "foreign": [name for name in {FOREIGN!r} if name in sys.modules]}}))
+"""
+
+
+def kernel_of_this_interpreter(folder):
+    """A kernel manager whose only kernel is the running Python, whatever kernels the machine's user has installed."""
+    kernel = folder / "this_python"
+    kernel.mkdir()
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "this", "language": "python"}))
+    specifications = KernelSpecManager(kernel_dirs=[str(folder)], ensure_native_kernel=False)
+    return AsyncKernelManager(
+        kernel_name="this_python",
+        kernel_spec_manager=specifications,
+        connection_file=str(folder / "connection.json"),
+    )
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Returns a function: path of a notebook → (the notebook after its run, its figures). Runs each once."""
+
+    @functools.cache
+    def run(path):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
+        folder = tmp_path_factory.mktemp(path.stem)
+        environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "MPLBACKEND")}
+        environment |= {"JAX_PLATFORMS": "cpu", "IPYTHONDIR": str(folder / "ipython")}
+        client = nbclient.NotebookClient(
+            notebook,
+            km=kernel_of_this_interpreter(folder),
+            timeout=240,
+            resources={"metadata": {"path": str(path.parent)}},
+        )
+        asyncio.run(client.async_execute(env=environment))
+        report = json.loads(notebook.cells.pop().outputs[0]["text"])
+        assert report["foreign"] == [], f"{path.name} imports {report['foreign']}"
+        return notebook, report["figures"]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def goldfish(executed):
+    """What the Goldfish notebook found."""
+    return executed(next(path for path in NOTEBOOKS if path.stem == "goldfish_masks"))[1]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_leaves_figures(executed, path):
+    notebook, figures = executed(path)
+    assert figures
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    plots = [cell for cell in notebook.cells if "plt.show()" in cell.source]
+    assert len(pictures) == len(plots) > 0
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_those_of_this_code(executed, path):
+    committed = nbformat.read(path, as_version=4)
+    ran, _ = executed(path)
+    for stored, fresh in zip(committed.cells, ran.cells, strict=True):
+        if stored.cell_type == "code" and stored.outputs:
+            assert [kinds(output) for output in stored.outputs] == [kinds(output) for output in fresh.outputs]
+    assert path.stat().st_size < 400_000
+
+
+def kinds(output):
+    """What an output is, its content aside."""
+    return output.output_type, sorted(output.get("data", {}))
+
+
+def test_megatron_leaves_the_start_of_a_row_alone_and_document_does_not(goldfish):
+    sentences = goldfish["sentences"]
+    assert sentences["languages"] >= 10
+    assert sentences["first_49_dropped_megatron"] == 0
+    assert sentences["first_49_dropped_document"] > 0
+    expected = sentences["labels"] / 10
+    assert abs(sentences["dropped_document"] - expected) < 4 * math.sqrt(expected)
+
+
+def test_only_megatron_looks_into_neighbouring_documents(goldfish):
+    assert goldfish["moved_in_other_documents_document"] == 0
+    assert goldfish["moved_in_other_documents_megatron"] > 0
+
+
+@pytest.mark.parametrize("text", ["uniform ids", "English", "code", "many languages"])
+def test_document_drops_one_label_in_fifty_from_the_first_on(goldfish, text):
+    measured = goldfish["rates"][text]["document"]
+    assert measured["rate"] == pytest.approx(0.02, rel=0.06)
+    assert measured["first_rate"] == pytest.approx(0.02, rel=0.2)
+    assert goldfish["rates"][text]["megatron"]["first_rate"] == 0
+
+
+def test_published_hash_collapses_as_often_as_its_factors_of_two_say(goldfish):
+    """Uniform ids: the number of twos in an id of 17 bits is exact, fifty of them are a convolution."""
+    one_id = np.array([2.0 ** -(twos + 1) for twos in range(17)] + [0.0] * 47 + [2.0**-17])
+    window = np.ones(1)
+    for _ in range(50):
+        window = np.convolve(window, one_id)
+    expected = window[64:].sum()
+    assert 0.08 < expected < 0.1
+    assert goldfish["share_with_64_factors_of_two"]["uniform ids"] == pytest.approx(expected, abs=0.006)
+    for text, share in goldfish["share_with_64_factors_of_two"].items():
+        assert goldfish["rates"][text]["megatron"]["collapsed_share"] == pytest.approx(share, abs=2e-5)
+    assert goldfish["key_0_is_kept"]
+
+
+def test_megatron_drops_less_than_meant_and_the_factors_of_two_explain_it(goldfish):
+    for measured in goldfish["rates"].values():
+        at_most = 0.02 * (1 - measured["megatron"]["collapsed_share"])
+        assert measured["megatron"]["rate"] < at_most < measured["document"]["rate"]
+    uniform = goldfish["rates"]["uniform ids"]["megatron"]["rate"]
+    assert uniform == pytest.approx(goldfish["expected_megatron_rate_of_uniform_ids"], rel=0.05)
+
+
+def test_only_the_document_hash_sees_the_order_of_words(goldfish):
+    assert goldfish["order_matters_document"] and not goldfish["order_matters_megatron"]
+
+
+def test_one_document_has_one_mask_at_every_packing_and_length(goldfish):
+    assert goldfish["different_masks_document"] == 1
+    assert goldfish["different_masks_megatron"] > 1
+    assert min(goldfish["chapter_labels_dropped_document"]) > 5
+
+
+def test_own_mask_removes_its_labels_and_no_others(goldfish):
+    assert goldfish["markers"] == 2
+    assert goldfish["markers_in_the_loss"] == 0
+    assert goldfish["words_in_the_loss"] > 10
+
+
+def test_goldfish_keeps_a_model_from_reciting_what_it_learns(goldfish):
+    free, masked = goldfish["training"]["no mask"], goldfish["training"]["goldfish, k = 4"]
+    for run in (free, masked):
+        assert run["first_loss"] == pytest.approx(math.log(1024), rel=0.05)
+        assert run["last_loss_kept"] < 0.3 * run["first_loss"]
+    assert free["last_loss_dropped"] < 0.3 * free["first_loss"]
+    assert masked["last_loss_dropped"] > 3 * masked["last_loss_kept"]
+    assert masked["longest_recited_run"] < 0.5 * free["longest_recited_run"]
