@@ -5,17 +5,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from apertus_jax import __version__
 from apertus_jax.errors import UserError
 
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
+# What can be wrong with the place a command writes to, and what to do about it.
+PLACE_ERRORS = {
+    errno.ENOSPC: "the disk is full; free space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free space and run the same command again",
+    errno.EACCES: "no permission; choose another folder or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
+}
 COMPILATION_CACHE = os.path.join(os.path.expanduser("~"), ".cache", "apertus_jax", "compiled")
 
 
@@ -25,6 +34,7 @@ class Command:
 
     location: str
     summary: str
+    example: str
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     uses_jax: bool = True
 
@@ -33,40 +43,48 @@ COMMANDS = {
     "run": Command(
         "apertus_jax.pipeline:run",
         "the whole chain of one gin file, skipping what is complete",
+        "apertus run --gin_file=quickstart.gin --output=runs/quickstart",
         {"output": "output"},
     ),
     "tokenize": Command(
         "apertus_jax.data:tokenize",
         "documents (JSONL, Parquet, or the bundled texts) to a token store",
+        "apertus tokenize --input=my.jsonl --output=runs/mine/store --gin.tokenize.vocab_size=8192",
         {"input": "documents", "output": "output"},
         uses_jax=False,
     ),
     "pretrain": Command(
         "apertus_jax.training:pretrain",
         "train a model on a token store; resumes where it stopped",
+        "apertus pretrain --gin_file=my.gin --input=runs/mine/store --output=runs/mine/train --steps=1000",
         {"input": "store", "output": "output", "steps": "total_steps"},
     ),
     "evaluate": Command(
         "apertus_jax.evaluation:evaluate",
         "held-out loss per script, with intervals, against the unigram baseline",
+        "apertus evaluate --input=runs/mine/train --output=runs/mine/evaluation "
+        "--gin.evaluate.store=\"'runs/mine/store'\"",
         {"input": "run", "output": "output"},
     ),
     "generate": Command(
         "apertus_jax.inference:generate",
         "continue prompts with a trained model",
+        'apertus generate --input=runs/mine/train --output=runs/mine/samples --prompt="Once upon a time"',
         {"input": "model", "output": "output", "prompt": "prompts"},
     ),
     "export": Command(
         "apertus_jax.release:export",
         "write a repository that Hugging Face transformers loads",
+        "apertus export --input=runs/mine/train --output=runs/mine/huggingface",
         {"input": "model", "output": "output"},
     ),
     "import": Command(
         "apertus_jax.release:import_huggingface",
         "read a Hugging Face Apertus repository into a model folder",
+        "apertus import --input=Apertus-8B --output=runs/apertus_8b",
         {"input": "repository", "output": "output"},
     ),
-    "doctor": Command("apertus_jax.doctor:doctor", "what this machine can run", {}),
+    "doctor": Command("apertus_jax.doctor:doctor", "what this machine can run", "apertus doctor"),
 }
 PLAIN_FLAGS = {
     "input": "what the command reads",
@@ -76,9 +94,17 @@ PLAIN_FLAGS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, as those of the commands are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError in place of printing the usage."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="apertus",
         description="Pretrain Apertus language models in JAX.",
         epilog="Start with: apertus run --gin_file=gin_configs/quickstart.gin",
@@ -86,17 +112,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"apertus_jax {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.summary, description=f"{name}: {command.summary}.")
+        sub = commands.add_parser(
+            name,
+            help=command.summary,
+            description=f"{name}: {command.summary}.",
+            epilog=f"Example:\n  {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
         sub.add_argument("--gin_file", action="append", default=[], metavar="FILE", help="gin file (repeatable)")
         sub.add_argument(
-            "--gin.NAME",
+            "--gin.NAME=VALUE",
             dest="unused",
-            metavar="VALUE",
+            action="store_true",
             help="bind one gin name, for example --gin.SEED=1 (repeatable)",
         )
         for flag in command.flags:
-            repeatable = {"action": "append"} if flag == "prompt" else {}
-            sub.add_argument(f"--{flag}", help=PLAIN_FLAGS[flag], **repeatable)
+            details = {"prompt": {"action": "append"}, "steps": {"type": int}}.get(flag, {})
+            sub.add_argument(f"--{flag}", help=PLAIN_FLAGS[flag], **details)
     return parser
 
 
@@ -109,8 +142,8 @@ def split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     others, bindings = [], []
     for argument in arguments:
         if argument.startswith("--gin."):
-            name, separator, value = argument.removeprefix("--gin.").partition("=")
-            if not separator:
+            name, _, value = argument.removeprefix("--gin.").partition("=")
+            if not value.strip():
                 raise UserError(f"{argument} has no value; write --gin.{name}=VALUE")
             bindings.append(f"{name} = {value}")
         else:
@@ -124,7 +157,7 @@ def plain_values(command: str, options: argparse.Namespace) -> dict[str, Any]:
     for flag, parameter in COMMANDS[command].flags.items():
         value = getattr(options, flag)
         if value is not None:
-            values[parameter] = int(value) if flag == "steps" else value
+            values[parameter] = value
     return values
 
 
@@ -172,6 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         call(options.command, options.gin_file, bindings, plain_values(options.command, options))
     except UserError as error:
         print(f"apertus: {one_line(error)}", file=sys.stderr)
+        return BAD_INPUT_STATUS
+    except OSError as error:
+        if error.errno not in PLACE_ERRORS:
+            raise
+        print(f"apertus: {error.filename or 'writing'}: {PLACE_ERRORS[error.errno]}", file=sys.stderr)
         return BAD_INPUT_STATUS
     except KeyboardInterrupt:
         print("apertus: interrupted", file=sys.stderr)

@@ -6,16 +6,20 @@ from a gin file, only references inside gin files do.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
+import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+import tokenize
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gin
+from gin import config_parser
 
 from apertus_jax.errors import UserError
 
@@ -29,76 +33,134 @@ CONFIGURABLES = {
     "apertus_jax.training": ("Objective", "TrainingConfig"),
 }
 IMPORTABLE_PREFIXES = ("apertus_jax", "__gin__")
-IMPORT_LINE = re.compile(r"^\s*(?:import\s+([\w.]+)|from\s+([\w.]+)\s+import\b)", re.MULTILINE)
-INCLUDE_LINE = re.compile(r"""^\s*include\s+['"]([^'"]+)['"]""", re.MULTILINE)
+# Annotations whose values can be checked by type alone, and how a person calls them.
+PLAIN_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text in quotes"),
+    "bool": ((bool,), "True or False"),
+}
+EFFECTIVE_CONFIG = "effective_config"  # a command with this parameter gets a function that returns its bindings
 REFERENCE = re.compile(r"[@%]([\w./]+)")
 _registered: dict[str, inspect.Signature] = {}
 
 
 def register(commands: Sequence[str]) -> None:
     """Registers every name that gin files may bind: the table above, and the commands (as "module:function")."""
+    if not _registered:
+        gin.add_config_file_search_path(str(GIN_CONFIGS))
     locations = [f"{module}:{name}" for module, group in CONFIGURABLES.items() for name in group]
     for location in [*locations, *commands]:
         module, _, name = location.partition(":")
         if name not in _registered:
             target = getattr(importlib.import_module(module), name)
             _registered[name] = inspect.signature(target)
-            gin.register(name, module="apertus")(_with_clear_errors(target, name))
+            gin.register(name, module="apertus")(_at_the_edge(target, name))
 
 
-def _with_clear_errors(target: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wraps a configurable so that a missing value is one line for people instead of a TypeError."""
-    signature = inspect.signature(target)
+def _at_the_edge(target: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Wraps a configurable: a missing or mistyped value is one line for people, and who asks gets the bindings."""
+    signature = _registered[name]
 
     @functools.wraps(target, updated=())
     def build(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind_partial(*args, **kwargs)
-        missing = [
-            parameter.name
-            for parameter in signature.parameters.values()
-            if parameter.default is parameter.empty
-            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-            and parameter.name not in bound.arguments
-        ]
-        if missing:
-            wanted = ", ".join(f"{name}.{parameter}" for parameter in missing)
-            raise UserError(f"{name} has no value for {', '.join(missing)}; bind {wanted} in a gin file or flag")
+        given = signature.bind_partial(*args, **kwargs).arguments
+        _check_arguments(name, signature, given)
+        if EFFECTIVE_CONFIG in signature.parameters and EFFECTIVE_CONFIG not in given:
+            kwargs[EFFECTIVE_CONFIG] = functools.partial(effective_bindings, name)
         return target(*args, **kwargs)
 
+    build.__signature__ = signature  # gin records defaults as in effect only where it sees the real parameters
     return build
 
 
+def _check_arguments(name: str, signature: inspect.Signature, given: Mapping[str, Any]) -> None:
+    """Raises UserError when a parameter without default is missing, or a plain value has the wrong type."""
+    missing = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in given
+    ]
+    if missing:
+        wanted = ", ".join(f"{name}.{parameter}" for parameter in missing)
+        raise UserError(f"{name} has no value for {', '.join(missing)}; bind {wanted} in a gin file or flag")
+    for parameter, value in given.items():
+        plain, separator, _ = str(signature.parameters[parameter].annotation).partition(" | None")
+        if plain not in PLAIN_TYPES or (separator and value is None):
+            continue
+        types, meaning = PLAIN_TYPES[plain]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise UserError(f"{name}.{parameter} = {value!r} must be {meaning}; correct it in the gin file or flag")
+
+
 def parse(gin_files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Reads gin files, then bindings, in this order.
+    """Reads gin files, then bindings, in this order; what was read before is forgotten.
 
     Raises:
       UserError: a file is missing, imports a module outside the allow-list, or binds an unknown name (the nearest
         names are shown).
     """
-    gin.add_config_file_search_path(str(GIN_CONFIGS))
-    for name in gin_files:
-        _check_imports(name, seen=set())
+    gin.clear_config()
+    with _without_reports_of_search():
+        try:
+            for name in gin_files:
+                _check_imports(name, seen=set())
+            gin.parse_config_files_and_bindings([str(name) for name in gin_files], list(bindings))
+        except tokenize.TokenError as error:
+            raise UserError("gin: a bracket or quote is never closed in a gin file or flag; close it") from error
+        except (ValueError, SyntaxError, RuntimeError, OSError, TypeError) as error:
+            raise UserError(_explain(error)) from error
+
+
+@contextlib.contextmanager
+def _without_reports_of_search() -> Iterator[None]:
+    """Gin logs an error for every place in which a file is not, even when the next place has it."""
+
+    def is_report(record: logging.LogRecord) -> bool:
+        return record.module != "resource_reader"
+
+    root = logging.getLogger()
+    root.addFilter(is_report)
     try:
-        gin.parse_config_files_and_bindings([str(name) for name in gin_files], list(bindings))
-    except (ValueError, SyntaxError, RuntimeError, OSError, TypeError) as error:
-        raise UserError(_explain(error)) from error
+        yield
+    finally:
+        root.removeFilter(is_report)
+
+
+class _NamesOnly(config_parser.ParserDelegate):
+    """Lets gin's own parser list the statements of a file without resolving what they refer to."""
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> str:
+        return scoped_configurable_name
+
+    def macro(self, macro_name: str) -> str:
+        return macro_name
 
 
 def _check_imports(name: str, seen: set[str]) -> None:
     """A gin file from a stranger must not run code of its own: imports outside the package are refused."""
-    path = next((place for place in (Path(name), GIN_CONFIGS / name) if place.exists()), None)
+    path = next((place for place in (Path(name), GIN_CONFIGS / name) if place.is_file()), None)
     if path is None:
-        raise UserError(f"gin file {name} does not exist (looked here and in {GIN_CONFIGS})")
+        known = [str(found.relative_to(GIN_CONFIGS)) for found in GIN_CONFIGS.rglob("*.gin")]
+        raise UserError(f"gin file {name} does not exist here or in {GIN_CONFIGS}; {_nearest(name, known)}")
     if str(path) in seen:
         return
     seen.add(str(path))
-    text = path.read_text()
-    for match in IMPORT_LINE.finditer(text):
-        module = match[1] or match[2]
-        if module.split(".")[0] not in IMPORTABLE_PREFIXES:
-            raise UserError(f"gin file {path} imports {module}, which is not part of apertus_jax; remove the import")
-    for included in INCLUDE_LINE.findall(text):
-        _check_imports(included, seen)
+    with path.open() as file:
+        try:
+            statements = list(config_parser.ConfigParser(file, _NamesOnly()))
+        except tokenize.TokenError as error:
+            raise UserError(f"gin file {path}: a bracket or quote is never closed; close it") from error
+    for statement in statements:
+        if isinstance(statement, config_parser.ImportStatement):
+            if statement.module.split(".")[0] not in IMPORTABLE_PREFIXES:
+                raise UserError(
+                    f"gin file {path} imports {statement.module}, which is not part of apertus_jax; remove the import"
+                )
+        elif isinstance(statement, config_parser.IncludeStatement):
+            _check_imports(statement.filename, seen)
 
 
 def _explain(error: Exception) -> str:
@@ -110,6 +172,11 @@ def _explain(error: Exception) -> str:
         return f"gin: {owner} has no parameter {match[1]!r}; {_nearest(match[1], known)} ({_place(text)})"
     if match := re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", text):
         return f"gin: nothing is called {match[1]!r}; {_nearest(match[1], known_names())} ({_place(text)})"
+    if match := re.search(r"No bindings specified for '([^']+)/gin\.macro'", text):
+        return f"gin: %{match[1]} is used and has no value; add a line {match[1]} = VALUE, or --gin.{match[1]}=VALUE"
+    if isinstance(error, SyntaxError) and error.text:
+        where = f"{error.filename or 'the gin bindings'}, line {error.lineno}"
+        return f"gin: {error.msg.rstrip('.')}: {error.text.strip()!r} ({where}); write NAME.PARAMETER = VALUE"
     return f"gin: {text}"
 
 
