@@ -90,38 +90,40 @@ def pretrain(
         training.accumulation,
         training.sequence_length,
     )
+    for size in {batch_schedule.initial, batch_schedule.final_size}:
+        program.check_batch_size(size)
     # ---------------------------------------------------------------- run folder
     folder.mkdir(parents=True, exist_ok=True)
-    with acquire_lease(folder):
+    with acquire_lease(folder), checkpointer(folder, training) as checkpoints:
         identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
         config = dict(effective_config())
-        run_record.open_record(folder, identity, config, told=allow_config_change)
+        begun = bool(checkpoints.committed_steps())
+        run_record.open_record(folder, identity, config, begun, told=allow_config_change)
         digests = dict.fromkeys(token_store.training_sources, token_store.digest)
         run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
-        with checkpointer(folder, training) as checkpoints:
-            # -------------------------------------------------------- state: resume, or from scratch
-            state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
-            # -------------------------------------------------------- steps
-            result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
-            if first_step < total_steps:
-                batches = open_batches(stream, token_store, program, first_step, total_steps, training.prefetch)
-                result = train(
-                    program,
-                    result,
-                    batches,
-                    checkpoints,
-                    folder,
-                    batch_schedule,
-                    learning_rate,
-                    training,
-                    total_steps,
-                    metadata={**identity, "config": run_record.config_digest(config)},
-                )
-            # -------------------------------------------------------- end
-            if result.stopped_by is not None:
-                _log.info("stopped by %s after step %d; start again to go on", result.stopped_by, result.step)
-                return {"step": result.step, "finished": False}
-            return finish_run(folder, program, result, token_store, stream, identity, config)
+        # -------------------------------------------------------- state: resume, or from scratch
+        state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
+        # -------------------------------------------------------- steps
+        result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
+        if first_step < total_steps:
+            batches = open_batches(stream, token_store, program, first_step, total_steps, training.prefetch)
+            result = train(
+                program,
+                result,
+                batches,
+                checkpoints,
+                folder,
+                batch_schedule,
+                learning_rate,
+                training,
+                total_steps,
+                metadata={**identity, "config": run_record.config_digest(config)},
+            )
+        # -------------------------------------------------------- end
+        if result.stopped_by is not None:
+            _log.info("stopped by %s after step %d; start again to go on", result.stopped_by, result.step)
+            return {"step": result.step, "finished": False}
+        return finish_run(folder, program, result, token_store, stream, identity, config)
 
 
 def check_vocabulary(store: TokenStore, model: ModelConfig, folder: str) -> None:

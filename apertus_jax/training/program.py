@@ -18,7 +18,7 @@ from apertus_jax import sharding
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
 from apertus_jax.training.state import TrainState, initialize_parameters, initialize_state
-from apertus_jax.training.train_step import Objective, make_train_step
+from apertus_jax.training.train_step import Objective, check_microbatches, make_train_step
 
 DEVICE_FIELDS = ("tokens", "segment_ids", "positions", "left_context", "document_keys", "loss_weights")
 _log = logging.getLogger(__name__)
@@ -75,19 +75,29 @@ class Program:
             for name, (shape, dtype) in fields.items()
         }
 
+    def check_batch_size(self, batch_size: int) -> None:
+        """Checks a batch size before anything is written or compiled.
+
+        Raises:
+          UserError: the batch does not divide by the accumulation, over the mesh, or into microbatches.
+        """
+        if batch_size % self.accumulation:
+            raise UserError(
+                f"a batch of {batch_size} does not divide into TrainingConfig.accumulation={self.accumulation} pieces; "
+                "change one of them"
+            )
+        sharding.check_batch(self.mesh, batch_size // self.accumulation, self.sequence_length)
+        check_microbatches(batch_size, self.objective)
+
     def compile(self, batch_size: int) -> Any:
         """Returns the executable for a batch size, compiling it at its first use.
 
         Raises:
-          UserError: the batch divides neither over the mesh nor by the accumulation.
+          UserError: see `check_batch_size`.
         """
         if batch_size in self._executables:
             return self._executables[batch_size]
-        if batch_size % self.accumulation:
-            raise UserError(
-                f"a batch of {batch_size} does not divide into TrainingConfig.accumulation={self.accumulation} pieces"
-            )
-        sharding.check_batch(self.mesh, batch_size // self.accumulation, self.sequence_length)
+        self.check_batch_size(batch_size)
         started = time.monotonic()
         batch_shards = math.prod(self.mesh.shape[axis] for axis in sharding.BATCH_AXES)
         step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation, batch_shards)

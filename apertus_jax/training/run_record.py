@@ -59,20 +59,23 @@ def config_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[s
     ]
 
 
-def open_record(folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str], told: bool) -> None:
+def open_record(
+    folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str], begun: bool, told: bool
+) -> None:
     """Writes `run.json` of a new run, or checks that a resumed run is still the same one.
 
     Args:
       folder: the run folder.
       identity: what the run is bound to: store digest, tokenizer digest, vocabulary.
       config: the bindings in effect.
+      begun: the run has a checkpoint; until then there is nothing that another configuration could spoil.
       told: the person allowed the configuration to change.
 
     Raises:
       UserError: the tokenizer, the store or the configuration is another than at the start; differences are named.
     """
     path = folder / RECORD_FILE
-    if path.exists():
+    if begun and path.exists():
         record = read_json(path)
         check_identity(folder, record["identity"], identity)
         differences = config_differences(record["config"], config)

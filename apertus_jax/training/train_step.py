@@ -61,12 +61,19 @@ def normalize_weights(weights: jax.Array, loss_norm: str, microbatch_size: int) 
     """
     batch_size = weights.shape[0]
     group = batch_size if loss_norm == "global" else microbatch_size
-    if batch_size % group:
-        raise UserError(f"a batch of {batch_size} rows does not split into microbatches of {group}; change one")
     grouped = weights.reshape(batch_size // group, group, -1)
     kept = grouped.sum(axis=(1, 2), keepdims=True)
     denominators = jnp.where(kept > 0, kept, 1.0) * (batch_size // group)
     return (grouped / denominators).reshape(weights.shape)
+
+
+def check_microbatches(batch_size: int, objective: Objective) -> None:
+    """Raises UserError when a batch does not split into the microbatches of a "microbatch" loss."""
+    if objective.loss_norm == "microbatch" and batch_size % objective.microbatch_size:
+        raise UserError(
+            f"a batch of {batch_size} rows does not split into microbatches of "
+            f"Objective.microbatch_size={objective.microbatch_size}; change one of them"
+        )
 
 
 def split_microbatches(tree: Any, accumulation: int) -> Any:
