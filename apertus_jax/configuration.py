@@ -191,6 +191,11 @@ def _nearest(wrong: str, known: Iterable[str]) -> str:
     return f"did you mean {', '.join(close)}?" if close else f"known are: {', '.join(sorted(known))}"
 
 
+def signature(name: str) -> inspect.Signature:
+    """Returns the parameters of a registered name."""
+    return _registered[name]
+
+
 def known_names() -> list[str]:
     """Returns every name a gin file may bind."""
     return sorted(_registered)
