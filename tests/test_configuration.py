@@ -94,7 +94,7 @@ def test_gin_flags_become_gin_lines_and_the_rest_stays():
     ]
     assert split_gin_flags(arguments) == (
         ["pretrain", "--gin_file=a.gin", "--steps", "3"],
-        ["SEED = 1", "a/MixtureStage.rates = {'a': 1}"],
+        ["SEED = 1", "stage1/MixtureStage.rates = {'a': 1}"],
     )
     assert split_gin_flags(["--gin.A.b='x=y'"]) == ([], ["A.b = 'x=y'"])
     for wrong in ("--gin.SEED", "--gin.SEED="):
