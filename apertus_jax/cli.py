@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import errno
 import logging
 import os
 import sys
@@ -17,14 +16,6 @@ from apertus_jax.errors import UserError
 
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
-# What can be wrong with the place a command writes to, and what to do about it.
-PLACE_ERRORS = {
-    errno.ENOSPC: "the disk is full; free space and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free space and run the same command again",
-    errno.EACCES: "no permission; choose another folder or change its permissions",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
-}
 COMPILATION_CACHE = os.path.join(os.path.expanduser("~"), ".cache", "apertus_jax", "compiled")
 
 
@@ -205,11 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         call(options.command, options.gin_file, bindings, plain_values(options.command, options))
     except UserError as error:
         print(f"apertus: {one_line(error)}", file=sys.stderr)
-        return BAD_INPUT_STATUS
-    except OSError as error:
-        if error.errno not in PLACE_ERRORS:
-            raise
-        print(f"apertus: {error.filename or 'writing'}: {PLACE_ERRORS[error.errno]}", file=sys.stderr)
         return BAD_INPUT_STATUS
     except KeyboardInterrupt:
         print("apertus: interrupted", file=sys.stderr)

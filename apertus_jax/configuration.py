@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import functools
 import importlib
 import inspect
@@ -31,6 +32,14 @@ CONFIGURABLES = {
     "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding", "completion_only"),
     "apertus_jax.optimization": ("ademamix", "adamw", "wsd_schedule", "cosine_schedule", "constant_schedule"),
     "apertus_jax.training": ("Objective", "TrainingConfig"),
+}
+# What can be wrong with the place a command writes to, and what to do about it.
+PLACE_ERRORS = {
+    errno.ENOSPC: "the disk is full; free space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free space and run the same command again",
+    errno.EACCES: "no permission; choose another folder or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another folder",
 }
 IMPORTABLE_PREFIXES = ("apertus_jax", "__gin__")
 # Annotations whose values can be checked by type alone, and how a person calls them.
@@ -59,7 +68,7 @@ def register(commands: Sequence[str]) -> None:
 
 
 def _at_the_edge(target: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Wraps a configurable: a missing or mistyped value is one line for people, and who asks gets the bindings."""
+    """Wraps a configurable: what a person has to mend is one line, and who asks gets the bindings in effect."""
     signature = _registered[name]
 
     @functools.wraps(target, updated=())
@@ -68,7 +77,12 @@ def _at_the_edge(target: Callable[..., Any], name: str) -> Callable[..., Any]:
         _check_arguments(name, signature, given)
         if EFFECTIVE_CONFIG in signature.parameters and EFFECTIVE_CONFIG not in given:
             kwargs[EFFECTIVE_CONFIG] = functools.partial(effective_bindings, name)
-        return target(*args, **kwargs)
+        try:
+            return target(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in PLACE_ERRORS:
+                raise
+            raise UserError(f"{error.filename or name}: {PLACE_ERRORS[error.errno]}") from error
 
     build.__signature__ = signature  # gin records defaults as in effect only where it sees the real parameters
     return build

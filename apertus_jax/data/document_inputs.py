@@ -66,9 +66,18 @@ def resolve_inputs(documents: str | Sequence[str] | Mapping[str, str]) -> list[D
 
 
 def read_inputs(inputs: Sequence[DocumentInput]) -> Iterator[tuple[str, Document]]:
-    """Streams (source of the store, document) of all inputs, one after another."""
+    """Streams (source of the store, document) of all inputs, one after another.
+
+    Raises:
+      UserError: an input holds no document.
+    """
     for each in inputs:
-        yield from each.read()
+        empty = True
+        for pair in each.read():
+            empty = False
+            yield pair
+        if empty:
+            raise UserError(f"{each.location} holds no documents; give a file or folder with at least one")
 
 
 def source_name(name: str) -> str:
