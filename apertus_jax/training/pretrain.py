@@ -97,12 +97,14 @@ def pretrain(
     with acquire_lease(folder), checkpointer(folder, training) as checkpoints:
         identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
         config = dict(effective_config())
-        begun = bool(checkpoints.committed_steps())
-        run_record.open_record(folder, identity, config, begun, told=allow_config_change)
-        digests = dict.fromkeys(token_store.training_sources, token_store.digest)
-        run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
+        # Until the first checkpoint there is nothing that another store or configuration could spoil.
+        if checkpoints.committed_steps():
+            run_record.check_record(folder, identity, config, told=allow_config_change)
         # -------------------------------------------------------- state: resume, or from scratch
         state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
+        run_record.write_record(folder, identity, config)
+        digests = dict.fromkeys(token_store.training_sources, token_store.digest)
+        run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
         # -------------------------------------------------------- steps
         result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
         if first_step < total_steps:

@@ -59,36 +59,39 @@ def config_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[s
     ]
 
 
-def open_record(
-    folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str], begun: bool, told: bool
-) -> None:
-    """Writes `run.json` of a new run, or checks that a resumed run is still the same one.
+def check_record(folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str], told: bool) -> None:
+    """Checks that a run that has checkpoints is still the one that its record describes.
 
     Args:
       folder: the run folder.
-      identity: what the run is bound to: store digest, tokenizer digest, vocabulary.
+      identity: what the run is bound to: digests of store and tokenizer.
       config: the bindings in effect.
-      begun: the run has a checkpoint; until then there is nothing that another configuration could spoil.
       told: the person allowed the configuration to change.
 
     Raises:
       UserError: the tokenizer, the store or the configuration is another than at the start; differences are named.
     """
     path = folder / RECORD_FILE
-    if begun and path.exists():
-        record = read_json(path)
-        check_identity(folder, record["identity"], identity)
-        differences = config_differences(record["config"], config)
-        if differences and not told:
-            shown = "; ".join(differences[:DIFFERENCES_SHOWN])
-            more = f"; and {len(differences) - DIFFERENCES_SHOWN} more" if len(differences) > DIFFERENCES_SHOWN else ""
-            raise UserError(
-                f"{folder} was started under another configuration ({shown}{more}); start in a new folder, or set "
-                "pretrain.allow_config_change = True to go on under the new one"
-            )
+    if not path.exists():
+        return
+    record = read_json(path)
+    check_identity(folder, record["identity"], identity)
+    differences = config_differences(record["config"], config)
+    if differences and not told:
+        shown = "; ".join(differences[:DIFFERENCES_SHOWN])
+        more = f"; and {len(differences) - DIFFERENCES_SHOWN} more" if len(differences) > DIFFERENCES_SHOWN else ""
+        raise UserError(
+            f"{folder} was started under another configuration ({shown}{more}); start in a new folder, or set "
+            "pretrain.allow_config_change = True to go on under the new one"
+        )
+
+
+def write_record(folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str]) -> None:
+    """Writes `run.json` and `config.gin`: what the run is bound to from here on."""
     spelled = "".join(f"{name} = {value}\n" for name, value in sorted(config.items()))
     write_atomically(folder / CONFIG_FILE, f"# What was in effect, apertus_jax {__version__}\n{spelled}")
-    write_json(path, {"identity": dict(identity), "config": dict(config), "code_version": __version__})
+    record = {"identity": dict(identity), "config": dict(config), "code_version": __version__}
+    write_json(folder / RECORD_FILE, record)
 
 
 def check_identity(folder: epath.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
