@@ -108,6 +108,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(apertus, workshop, tmp_path
     assert "not a folder" in ended.complaint and str(tmp_path / "file") in ended.complaint
 
 
+def test_a_real_process_says_its_one_line_and_nothing_else(tmp_path):
+    command = [sys.executable, "-m", "apertus_jax", "pretrain", "--gin_file=apertus_8b_as_run.gin"]
+    done = subprocess.run(
+        [*command, "--input=absent", "--output=out"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(configuration.GIN_CONFIGS.parent)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "apertus: absent does not exist; a token_store folder is expected there\n"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_of_every_command_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
