@@ -16,6 +16,8 @@ from apertus_jax.errors import UserError
 
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
+FAKE_DEVICES_FLAG = "--xla_force_host_platform_device_count"
+PROGRAM_ORDER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 COMPILATION_CACHE = os.path.join(os.path.expanduser("~"), ".cache", "apertus_jax", "compiled")
 
 
@@ -153,9 +155,16 @@ def plain_values(command: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare_jax() -> None:
-    """Keeps compiled programs between runs, unless the environment chose a place already."""
+    """Keeps compiled programs between runs, unless the environment chose a place already.
+
+    Fake CPU devices also get the scheduler that runs collectives in program order: with XLA:CPU's default one, meshes
+    of several axes can wait for each other for ever.
+    """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", COMPILATION_CACHE)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    flags = os.environ.get("XLA_FLAGS", "")
+    if FAKE_DEVICES_FLAG in flags and PROGRAM_ORDER_FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {PROGRAM_ORDER_FLAG}=false"
 
 
 def call(command: str, gin_files: Sequence[str], bindings: Sequence[str], values: dict[str, Any]) -> Any:

@@ -5,7 +5,24 @@ import random
 
 import pytest
 
-WORDS = "sun moon river stone bread salt wind horse hand word door light water tree bird song".split()
+WORDS = [
+    "sun",
+    "moon",
+    "river",
+    "stone",
+    "bread",
+    "salt",
+    "wind",
+    "horse",
+    "hand",
+    "word",
+    "door",
+    "light",
+    "water",
+    "tree",
+    "bird",
+    "song",
+]
 
 
 def write_documents(path, count, seed):

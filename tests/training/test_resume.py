@@ -29,7 +29,7 @@ LAST_STEP = 12
 
 def process_environment(devices):
     """Returns the environment of a training process with fake devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_enable_concurrency_optimized_scheduler=false"
     return dict(os.environ) | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
 
 
