@@ -38,6 +38,7 @@ EOD_ID = 2
 # A step counts as undisturbed when other processes used less than this share of the machine during it.
 QUIET_SHARE = 0.08
 QUIET_STEPS = 3
+QUIET_WINDOW = 0.5
 GEMM_REPETITIONS = 7
 GOLDFISH_REPETITIONS = 30
 
@@ -106,11 +107,25 @@ def resident_kilobytes(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
-def time_steps(step: Callable[[], float], steps: int) -> dict[str, Any]:
+def wait_for_quiet(patience: float) -> float:
+    """Waits until other processes leave the machine alone for a moment, at most `patience` s → patience left."""
+    while patience > 0:
+        busy, own = busy_seconds(), time.process_time()
+        time.sleep(QUIET_WINDOW)
+        foreign = busy_seconds() - busy - (time.process_time() - own)
+        if foreign < QUIET_SHARE * QUIET_WINDOW * os.cpu_count():
+            break
+        patience -= QUIET_WINDOW
+    return patience
+
+
+def time_steps(step: Callable[[], float], steps: int, patience: float) -> dict[str, Any]:
     """Calls `step` some times to warm up and `steps` times more → seconds, losses, and others' share of the machine."""
+    patience = wait_for_quiet(patience)
     losses = [step() for _ in range(WARMUP_STEPS)]
     seconds, others = [], []
     for _ in range(steps):
+        patience = wait_for_quiet(patience)
         started, own, busy = time.perf_counter(), time.process_time(), busy_seconds()
         losses.append(step())
         elapsed = time.perf_counter() - started
@@ -207,7 +222,7 @@ def torch_step(shape: Shape, compiled: bool, fused: bool) -> Callable[[], float]
     return step
 
 
-def measure_step(shape: Shape, side: str, steps: int, options: dict[str, Any]) -> dict[str, Any]:
+def measure_step(shape: Shape, side: str, steps: int, patience: float, options: dict[str, Any]) -> dict[str, Any]:
     """Times one side, and takes its peak memory above what the imports alone hold."""
     if side == "ours":
         import jax
@@ -219,7 +234,7 @@ def measure_step(shape: Shape, side: str, steps: int, options: dict[str, Any]) -
     start = resident_kilobytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     step = ours(shape, **options) if side == "ours" else torch_step(shape, **options)
-    return time_steps(step, steps) | {"peak_megabytes": (resident_kilobytes("VmHWM") - start) / 1024}
+    return time_steps(step, steps, patience) | {"peak_megabytes": (resident_kilobytes("VmHWM") - start) / 1024}
 
 
 def weight_products(shape: Shape) -> list[tuple[str, int, int, int]]:
@@ -291,7 +306,7 @@ def run_child(task: dict[str, Any]) -> dict[str, Any]:
     """The child process: does one measurement."""
     shape = SHAPES[task["shape"]]
     if task["kind"] == "step":
-        return measure_step(shape, task["side"], task["steps"], task["options"])
+        return measure_step(shape, task["side"], task["steps"], task["patience"], task["options"])
     return {"products": measure_products, "goldfish": measure_goldfish}[task["kind"]](shape)
 
 
@@ -337,19 +352,23 @@ def sides_of(shape: str, search: bool) -> dict[str, dict[str, Any]]:
     return sides
 
 
-def compare(shape: str, rounds: int, steps: int, search: bool, console: Console) -> dict[str, dict[str, Any]]:
+def compare(shape: str, options: argparse.Namespace, console: Console) -> dict[str, dict[str, Any]]:
     """Measures every side in turn, `rounds` times → label → seconds, others, losses, peak megabytes, load."""
     results: dict[str, dict[str, list[Any]]] = {}
-    for number in range(rounds):
-        for label, side in sides_of(shape, search).items():
-            console.print(f"[dim]{shape}: round {number + 1} of {rounds}, {label}[/dim]", highlight=False)
-            result = in_process({"kind": "step", "shape": shape, "steps": steps, **side})
+    for number in range(options.rounds):
+        for label, side in sides_of(shape, options.search).items():
+            console.print(f"[dim]{shape}: round {number + 1} of {options.rounds}, {label}[/dim]", highlight=False)
+            result = in_process(
+                {"kind": "step", "shape": shape, "steps": options.steps, "patience": options.patience, **side}
+            )
             record = results.setdefault(label, {"seconds": [], "others": [], "losses": [], "megabytes": [], "load": []})
             for name in ("seconds", "others"):
                 record[name] += result[name]
             record["losses"].append(result["losses"])
             record["megabytes"].append(result["peak_megabytes"])
             record["load"].append(result["load"])
+            if options.json:
+                options.json.write_text(json.dumps(results))  # a long comparison that is cut short keeps its numbers
     return {label: record | summarise(record) for label, record in results.items()}
 
 
@@ -413,6 +432,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=tuple(SHAPES), action="append", help="repeatable; default: all")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
     parser.add_argument("--steps", type=int, default=5, help="timed steps in each process")
+    parser.add_argument("--patience", type=float, default=30, help="seconds a process waits in all for others to pause")
     parser.add_argument("--search", action="store_true", help="time the choices behind PRESETS, without torch")
     parser.add_argument("--json", type=Path, help="write every number there")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -423,7 +443,7 @@ def main() -> None:
     console = Console()
     outcomes = {}
     for shape in arguments.shape or SHAPES:
-        sides = compare(shape, arguments.rounds, arguments.steps, arguments.search, console)
+        sides = compare(shape, arguments, console)
         outcomes[shape] = {"sides": sides}
         if arguments.search:
             show_steps(shape, sides, None, console)
