@@ -189,11 +189,29 @@ def one_line(error: UserError) -> str:
     return " ".join(str(error).partition("\n  In call to configurable")[0].split())
 
 
+def _silence_late_storage_callbacks() -> None:
+    """After a save that failed, storage threads still report to Orbax's closed event loop, each with a traceback.
+
+    The failure itself is told in one line. Every other error that cannot be raised is reported as before.
+    """
+    previous = sys.unraisablehook
+    if getattr(previous, "drops_late_storage_callbacks", False):
+        return
+
+    def report(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            previous(unraisable)
+
+    report.drops_late_storage_callbacks = True
+    sys.unraisablehook = report
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status: 0, or 2 with one line on bad input."""
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    _silence_late_storage_callbacks()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         close = difflib.get_close_matches(arguments[0], COMMANDS, n=3) or list(COMMANDS)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,13 @@ def test_full_disk_before_the_first_checkpoint_is_one_line_and_the_run_starts_ag
     assert "the disk is full; free space and run the same command again" in filled(run, "start", 4).complaint
     assert pretrain(run).status == 0
     assert trained(run) == trained(finished_run)
+
+
+def test_only_the_late_callbacks_of_a_failed_save_are_silenced(monkeypatch, apertus):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(str(unraisable.exc_value)))
+    apertus("pretrian")
+    apertus("pretrian")
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("other"), ValueError("Event loop is closed")):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    assert reported == ["other", "Event loop is closed"]
