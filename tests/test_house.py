@@ -62,10 +62,12 @@ def test_every_room_is_in_the_table():
     [
         "import apertus_jax",
         "import apertus_jax.training, apertus_jax.evaluation, apertus_jax.release, apertus_jax.inference",
-        "from apertus_jax import cli, configuration; configuration.register([c.location for c in cli.COMMANDS.values()])",
+        "from apertus_jax import cli, configuration\n"
+        "configuration.register([command.location for command in cli.COMMANDS.values()])",
     ],
 )
 def test_training_path_imports_neither_tensorflow_nor_seqio_nor_torch(statement):
-    code = f"{statement}\nimport sys\nprint([m for m in ('tensorflow', 'seqio', 'torch', 'tensorflow_datasets') if m in sys.modules])"
+    unwanted = ("tensorflow", "seqio", "torch", "tensorflow_datasets")
+    code = f"{statement}\nimport sys\nprint([m for m in {unwanted} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

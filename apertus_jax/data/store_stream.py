@@ -13,7 +13,7 @@ from apertus_jax.data.token_store import TokenStore
 
 @dataclasses.dataclass(frozen=True)
 class MegatronMixture:
-    """Data in the order of the released runs: Megatron's shuffles and greedy blend, stage by stage (model spec §4.2)."""
+    """Data in the order of the released runs: Megatron's shuffles and greedy blend, by stages (model spec §4.2)."""
 
     stages: Sequence[MegatronStage] = (MegatronStage(),)
 

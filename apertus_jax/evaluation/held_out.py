@@ -16,7 +16,7 @@ from rich.table import Table
 from apertus_jax import artifacts
 from apertus_jax.data import TokenStore, check_store
 from apertus_jax.errors import UserError
-from apertus_jax.evaluation.intervals import ratio_interval
+from apertus_jax.evaluation.intervals import loss_interval
 from apertus_jax.evaluation.likelihood import document_losses
 from apertus_jax.evaluation.unigram import own_entropy, unigram_losses
 from apertus_jax.model_folder import find_model, load_model
@@ -31,7 +31,7 @@ COUNT_PIECE = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class GroupLoss:
-    """Losses of one group of documents: nats per token and bits per UTF-8 byte with 95 % intervals over documents."""
+    """Losses of one group of documents: nats per token with a 95 % interval over `interval_unit`, bits per byte."""
 
     name: str
     documents: int
@@ -39,6 +39,7 @@ class GroupLoss:
     nats_per_token: float
     lower: float
     upper: float
+    interval_unit: str
     bits_per_byte: float
     unigram_nats_per_token: float
 
@@ -61,28 +62,39 @@ def count_tokens(store: TokenStore, sources: Sequence[str]) -> np.ndarray:
 
 def group_losses(
     groups: Sequence[str],
-    losses: np.ndarray,
+    token_losses: Sequence[np.ndarray],
     unigram: np.ndarray,
-    tokens: np.ndarray,
     utf8_bytes: np.ndarray,
     seed: int,
 ) -> list[GroupLoss]:
-    """Pools per-document sums (float64[N] each) by group name; the largest group comes first."""
+    """Pools documents by the name of their group; the largest group comes first.
+
+    Args:
+      groups: name of each document's group.
+      token_losses: cross-entropy of each document's tokens, float32[n] each.
+      unigram: float64[N], each document's cross-entropy under the unigram baseline.
+      utf8_bytes: float64[N], size of each document's text.
+      seed: of the intervals.
+    """
     names = np.asarray(groups)
     results = []
     for name in sorted(set(groups)):
-        chosen = names == name
-        lower, upper = ratio_interval(losses[chosen], tokens[chosen], seed)
+        chosen = np.flatnonzero(names == name)
+        losses = [token_losses[number] for number in chosen]
+        tokens = sum(len(each) for each in losses)
+        total = float(sum(each.sum(dtype=np.float64) for each in losses))
+        lower, upper, unit = loss_interval(losses, seed)
         results.append(
             GroupLoss(
                 name=name,
-                documents=int(chosen.sum()),
-                tokens=int(tokens[chosen].sum()),
-                nats_per_token=float(losses[chosen].sum() / tokens[chosen].sum()),
+                documents=len(chosen),
+                tokens=tokens,
+                nats_per_token=total / tokens,
                 lower=lower,
                 upper=upper,
-                bits_per_byte=float(losses[chosen].sum() / math.log(2) / utf8_bytes[chosen].sum()),
-                unigram_nats_per_token=float(unigram[chosen].sum() / tokens[chosen].sum()),
+                interval_unit=unit,
+                bits_per_byte=total / math.log(2) / float(utf8_bytes[chosen].sum()),
+                unigram_nats_per_token=float(unigram[chosen].sum()) / tokens,
             )
         )
     return sorted(results, key=lambda group: -group.tokens)
@@ -157,17 +169,16 @@ def summarize(
     store: TokenStore,
     table: Any,
     documents: list[np.ndarray],
-    losses: np.ndarray,
+    losses: list[np.ndarray],
     training_sources: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
     """Returns pooled and per-script results with both unigram baselines."""
-    tokens = np.array([len(document) - 1 for document in documents], np.float64)
     utf8_bytes = np.asarray(table["utf8_bytes"].to_numpy(), np.float64)
     languages = table["language"].to_pylist()
     unigram = unigram_losses(documents, count_tokens(store, training_sources))
-    (pooled,) = group_losses(["all"] * len(documents), losses, unigram, tokens, utf8_bytes, seed)
-    scripts = group_losses([script_of(language) for language in languages], losses, unigram, tokens, utf8_bytes, seed)
+    (pooled,) = group_losses(["all"] * len(documents), losses, unigram, utf8_bytes, seed)
+    scripts = group_losses([script_of(language) for language in languages], losses, unigram, utf8_bytes, seed)
     own = own_entropy(documents, store.vocab_size)
     return {
         "pooled": {
@@ -184,7 +195,7 @@ def summarize(
 def print_table(results: dict[str, Any]) -> None:
     """Shows the pooled result and the largest scripts in the terminal."""
     pooled = results["pooled"]
-    table = Table(title="Held-out loss (nats per token, 95 % interval over documents)")
+    table = Table(title="Held-out loss (nats per token, 95 % interval)")
     for name in ("script", "documents", "tokens", "loss", "interval", "unigram", "bits per byte"):
         table.add_column(name, justify="left" if name == "script" else "right")
     for group in [pooled, *results["scripts"][:SCRIPTS_IN_TERMINAL]]:
@@ -227,13 +238,14 @@ def write_report(path: epath.PathLike, results: dict[str, Any], run: str) -> Non
         ],
     )
     report.heading("By script")
-    report.note("Intervals resample documents; a script with one document has none and is only in the table.")
-    drawn = [group for group in results["scripts"] if math.isfinite(group["lower"])]
-    if drawn:
-        columns = [[group[key] for group in drawn] for key in ("name", "nats_per_token", "lower", "upper")]
-        report.figure(interval_plot(*columns, x_label="nats per token"))
+    report.note(
+        "95 % intervals resample documents, or blocks of 32 tokens where a script has fewer than eight documents: "
+        "then they say nothing about other documents of the script."
+    )
+    columns = [[group[key] for group in results["scripts"]] for key in ("name", "nats_per_token", "lower", "upper")]
+    report.figure(interval_plot(*columns, x_label="nats per token"))
     report.table(
-        ("script", "documents", "tokens", "loss", "lower", "upper", "unigram", "bits per byte"),
+        ("script", "documents", "tokens", "loss", "lower", "upper", "interval over", "unigram", "bits per byte"),
         [
             (
                 group["name"],
@@ -242,6 +254,7 @@ def write_report(path: epath.PathLike, results: dict[str, Any], run: str) -> Non
                 group["nats_per_token"],
                 group["lower"],
                 group["upper"],
+                group["interval_unit"],
                 group["unigram_nats_per_token"],
                 group["bits_per_byte"],
             )

@@ -60,11 +60,11 @@ def document_losses(
     documents: Sequence[np.ndarray],
     sequence_length: int,
     tokens_per_batch: int = 4096,
-) -> np.ndarray:
-    """Returns the summed cross-entropy of each document in nats, float64[N].
+) -> list[np.ndarray]:
+    """Returns the cross-entropy of every token but the first of each document in nats, float32[length - 1] each.
 
-    Every token but the first is predicted. A document longer than `sequence_length` is cut into windows that do not
-    see each other, so the sum is an upper bound of its loss under a longer context.
+    A document longer than `sequence_length` is cut into windows that do not see each other, so its losses are upper
+    bounds of those under a longer context.
 
     Args:
       config: the model's shape.
@@ -73,16 +73,17 @@ def document_losses(
       sequence_length: the longest window.
       tokens_per_batch: size of one forward pass.
     """
-    totals = np.zeros(len(documents), np.float64)
-    for bucket, rows in _batches(cut_into_rows(documents, sequence_length), sequence_length, tokens_per_batch):
-        rows_per_batch = max(1, tokens_per_batch // bucket)
-        padded = np.zeros((rows_per_batch, bucket + 1), np.int32)
-        is_label = np.zeros((rows_per_batch, bucket), bool)
-        for place, (_, tokens) in enumerate(rows):
+    pieces: list[list[np.ndarray]] = [[] for _ in documents]
+    rows = cut_into_rows(documents, sequence_length)
+    found: dict[int, np.ndarray] = {}
+    numbered = [(number, tokens) for number, (_, tokens) in enumerate(rows)]
+    for bucket, batch in _batches(numbered, sequence_length, tokens_per_batch):
+        padded = np.zeros((max(1, tokens_per_batch // bucket), bucket + 1), np.int32)
+        for place, (_, tokens) in enumerate(batch):
             padded[place, : len(tokens)] = tokens
-            is_label[place, : len(tokens) - 1] = True
         losses = np.asarray(_losses_per_token(config, params, jnp.asarray(padded)))
-        sums = np.where(is_label, losses, 0.0).sum(axis=1, dtype=np.float64)
-        for place, (index, _) in enumerate(rows):
-            totals[index] += sums[place]
-    return totals
+        for place, (number, tokens) in enumerate(batch):
+            found[number] = losses[place, : len(tokens) - 1]
+    for number, (document, _) in enumerate(rows):
+        pieces[document].append(found[number])
+    return [np.concatenate(parts) if parts else np.zeros(0, np.float32) for parts in pieces]

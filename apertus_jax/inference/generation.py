@@ -78,7 +78,7 @@ def generate(
         "top_p": top_p,
         "seed": seed,
     }
-    if output is not None and artifacts.same_inputs(output, KIND, inputs):
+    if output is not None and artifacts.already_built(output, KIND, inputs):
         results = [json.loads(line) for line in (epath.Path(output) / GENERATIONS_FILE).read_text().splitlines()]
     else:
         results = _continue_texts(folder, texts, sampling, max_new_tokens, seed, batch_size)

@@ -133,11 +133,16 @@ def export(
 ) -> None:
     """Converts a model folder (or a run folder that holds one) to a Hugging Face repository: the `export` command.
 
+    Done already from the same model with the same settings: returns at once.
+
     Raises:
       UserError: see `load_model` and `save_huggingface`.
     """
     folder = find_model(model)
     manifest = artifacts.read_manifest(folder, "model")
+    inputs = {"model": manifest["digest"], "dtype": dtype, "shard_bytes": shard_bytes, "chat": chat}
+    if artifacts.already_built(output, KIND, inputs):
+        return
     config, params = load_model(folder)
     save_huggingface(
         output,
@@ -147,7 +152,7 @@ def export(
         dtype=dtype,
         shard_bytes=shard_bytes,
         chat=chat,
-        inputs={"model": manifest["digest"]},
+        inputs=inputs,
     )
 
 

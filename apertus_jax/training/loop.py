@@ -24,7 +24,7 @@ from apertus_jax.training.state import TrainState
 from apertus_jax.training.stopping import StopRequests
 from apertus_jax.training.telemetry import MetricsLog, ProgressLine, TensorBoardLog
 
-AVERAGED = ("loss", "gradient_norm", "kept_fraction")
+AVERAGED = ("loss", "gradient_norm", "update_norm", "kept_fraction")
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +88,8 @@ class Recorder:
         last = first + self.batch_schedule.size_at(step) - 1
         good = "none was written yet" if last_good is None else f"step {last_good} in {self.folder / 'checkpoints'}"
         return (
-            f"step {step} gave loss {row['loss']} and gradient norm {row['gradient_norm']} on samples {first} to "
+            f"step {step} gave loss {row['loss']}, gradient norm {row['gradient_norm']} and update norm "
+            f"{row['update_norm']} on samples {first} to "
             f"{last}; its update was not applied; the last good checkpoint is {good}; lower the learning rate, look at "
             "these samples, or set TrainingConfig.max_skipped_in_a_row to go on past them"
         )

@@ -12,7 +12,7 @@ import jax
 import optax
 from etils import epath
 
-from apertus_jax import sharding
+from apertus_jax import artifacts, sharding
 from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.data import BatchSchedule, Mixture, TokenStore, stream_of_store
 from apertus_jax.data.device_batches import DeviceBatches
@@ -25,7 +25,7 @@ from apertus_jax.optimization import optimizer_chain, weight_decay_mask
 from apertus_jax.run_folder import acquire_lease, is_local
 from apertus_jax.training import run_record
 from apertus_jax.training.config import TrainingConfig
-from apertus_jax.training.finish import finish_run
+from apertus_jax.training.finish import MODEL_FOLDER, finish_run
 from apertus_jax.training.loop import LoopResult, train
 from apertus_jax.training.program import Program, make_program
 from apertus_jax.training.train_step import Objective
@@ -100,6 +100,10 @@ def pretrain(
         # Until the first checkpoint there is nothing that another store or configuration could spoil.
         if checkpoints.committed_steps():
             run_record.check_record(folder, identity, config, told=allow_config_change)
+            finished = run_record.read_finished(folder) or {}
+            if finished.get("step") == total_steps and artifacts.is_complete(folder / MODEL_FOLDER):
+                _log.info("finished already at step %d; nothing to do", total_steps)
+                return finished
         # -------------------------------------------------------- state: resume, or from scratch
         state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
         run_record.write_record(folder, identity, config)

@@ -132,9 +132,10 @@ def make_train_step(
 
     `batch_shards` is how many ways the mesh splits a batch, see `cross_entropy`.
 
-    Metrics are float32 scalars: `loss` (the objective), `gradient_norm` (before clipping), `kept_tokens` (weights that
-    stayed), `kept_fraction`, and `skipped` (1.0 when loss or gradients were not finite: parameters and optimizer state
-    are then left untouched, while the samples still count as consumed).
+    Metrics are float32 scalars: `loss` (the objective), `gradient_norm` (before clipping), `update_norm` (what is added
+    to the parameters), `kept_tokens` (weights that stayed), `kept_fraction`, and `skipped` (1.0 when loss, gradients or
+    update were not finite: parameters and optimizer state are then left untouched, while the samples still count as
+    consumed).
     """
 
     def loss_function(params: Any, batch: Batch, weights: jax.Array) -> jax.Array:
@@ -145,10 +146,12 @@ def make_train_step(
         scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
         loss, gradients = accumulate_gradients(loss_function, state.params, batch, scaled, accumulation)
         gradient_norm = global_norm(gradients)
-        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(
             gradients, state.opt_state, state.params, samples_consumed=state.samples_consumed
         )
+        # An update can overflow although loss and gradients did not.
+        update_norm = global_norm(updates)
+        finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & jnp.isfinite(update_norm)
         params = optax.apply_updates(state.params, updates)
         keep_if_finite = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
         new_state = TrainState(
@@ -162,6 +165,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "gradient_norm": gradient_norm,
+            "update_norm": update_norm,
             "kept_tokens": kept,
             "kept_fraction": kept / weights.size,
             "skipped": (~finite).astype(jnp.float32),

@@ -5,24 +5,7 @@ import random
 
 import pytest
 
-WORDS = [
-    "sun",
-    "moon",
-    "river",
-    "stone",
-    "bread",
-    "salt",
-    "wind",
-    "horse",
-    "hand",
-    "word",
-    "door",
-    "light",
-    "water",
-    "tree",
-    "bird",
-    "song",
-]
+WORDS = ("sun", "moon", "river", "stone", "bread", "salt", "wind", "horse", "hand", "word", "door", "light", "water")
 
 
 def write_documents(path, count, seed):

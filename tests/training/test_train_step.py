@@ -110,6 +110,15 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(state, optimiz
     assert sample_count_to_int(after.samples_consumed) == 4
 
 
+def test_an_update_that_overflows_is_not_applied():
+    huge = optimizer_chain(adamw(1e38, weight_decay=1e38), None)
+    fresh = initialize_state(MODEL, huge, jax.random.key(0))
+    after, metrics = run_step(fresh, huge, Objective([]), make_batch(4))
+    assert np.isfinite(float(metrics["loss"])) and np.isfinite(float(metrics["gradient_norm"]))
+    assert float(metrics["skipped"]) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+
+
 def test_the_first_update_follows_the_plain_gradient(state):
     rate = 1e-3
     plain = optimizer_chain(adamw(rate, weight_decay=0.0), None)
