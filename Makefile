@@ -24,10 +24,10 @@ quickstart: install
 	$(RUN) -m apertus_jax run --gin_file=gin_configs/quickstart.gin
 
 test: install-dev
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-slow: install-dev
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -n 2 --dist loadfile -m slow
 
 lint: install-dev
 	$(RUN) -m ruff check .

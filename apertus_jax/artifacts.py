@@ -195,7 +195,7 @@ def already_built(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) 
     different = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
     if different:
         raise UserError(
-            f"{folder} is a {kind} made with other {', '.join(different)}; "
+            f"{folder} is complete and was made with other {', '.join(different)}; "
             "choose another output folder or remove this one"
         )
     return True

@@ -78,7 +78,7 @@ def test_output_folder_is_complete_and_a_second_run_reads_it(tmp_path, model, mo
     monkeypatch.setattr("apertus_jax.inference.generation.load_model", None)
     assert generate(model, TEXTS, tmp_path / "texts", **options) == first
     monkeypatch.undo()
-    with pytest.raises(UserError, match="already complete"):
+    with pytest.raises(UserError, match="made with other seed"):
         generate(model, TEXTS, tmp_path / "texts", max_new_tokens=6, seed=4)
 
 
