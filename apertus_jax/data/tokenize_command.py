@@ -100,7 +100,23 @@ def tokenize(
         _Progress(progress) as bars,
     ):
         build.summary.update(_build_store(plan, given, Path(build.path), spill, bars))
+    if progress:
+        _print_summary(build.summary)
     return dict(build.summary)
+
+
+def _print_summary(summary: Mapping[str, Any]) -> None:
+    """Shows what a new store holds, source by source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Token store: vocabulary {summary['vocab_size']:,}, tokenizer {summary['tokenizer'][:12]}")
+    for name in ("source", "documents", "tokens", "UTF-8 bytes", "languages"):
+        table.add_column(name, justify="left" if name == "source" else "right")
+    for name, source in summary["sources"].items():
+        counts = [source["documents"], source["tokens"], source["utf8_bytes"], len(source["languages"])]
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    Console(stderr=True).print(table)
 
 
 def _build_store(plan: _Plan, given: Tokenizer | None, folder: Path, spill: Path, bars: _Progress) -> dict[str, Any]:
