@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from etils import epath
 
 from apertus_jax import artifacts, model_folder
@@ -14,6 +13,7 @@ from apertus_jax.data import SampleStream, TokenStore
 from apertus_jax.data.exposure import language_exposure
 from apertus_jax.training import run_record
 from apertus_jax.training.loop import LoopResult
+from apertus_jax.training.processes import is_first, on_every_host, wait_for_all
 from apertus_jax.training.program import Program
 from apertus_jax.training.report import REPORT_FILE, write_run_report
 from apertus_jax.training.telemetry import read_metrics
@@ -33,8 +33,7 @@ def finish_run(
 ) -> dict[str, Any]:
     """Writes `model/`, `report.html` and `finished.json`; doing it twice changes nothing.
 
-    The model folder needs every parameter on this process. On several processes it is left out and said so: `export`
-    then reads the checkpoint.
+    Every process calls it, the first writes. The model folder needs memory for all parameters in float32 on each host.
     """
     rows = read_metrics(folder)
     samples = stream.schedule.first_sample(result.step)
@@ -50,11 +49,9 @@ def finish_run(
         "non_english_share": 1.0 - exposure.share("eng_"),
         "languages_counted_exactly": exposure.exact,
     }
-    if jax.process_count() == 1:
-        write_model(folder, program, result, store, identity, config)
-    else:
-        _log.warning("%d processes share the parameters: %s is not written", jax.process_count(), MODEL_FOLDER)
-    if jax.process_index() == 0:
+    params = on_every_host(result.state.params)
+    if is_first():
+        write_model(folder, program, params, result.step, store, identity, config)
         write_run_report(folder, program, summary, exposure, config)
         run_record.write_json(folder / run_record.FINISHED_FILE, summary)
         _log.info(
@@ -64,23 +61,24 @@ def finish_run(
             100 * summary["non_english_share"],
             folder / REPORT_FILE,
         )
+    wait_for_all("finished")
     return summary
 
 
 def write_model(
     folder: epath.Path,
     program: Program,
-    result: LoopResult,
+    params: Any,
+    step: int,
     store: TokenStore,
     identity: Mapping[str, Any],
     config: Mapping[str, str],
 ) -> None:
     """Writes the model folder of the last step, replacing that of an earlier end of the same run."""
     target = folder / MODEL_FOLDER
-    inputs = {**identity, "config": run_record.config_digest(config), "step": result.step}
+    inputs = {**identity, "config": run_record.config_digest(config), "step": step}
     if artifacts.same_inputs(target, model_folder.KIND, inputs):
         return
     if artifacts.is_complete(target):
         target.rmtree()
-    params = jax.device_get(result.state.params)
     model_folder.save_model(target, program.config, params, store.tokenizer_folder, inputs=inputs)

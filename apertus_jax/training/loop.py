@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 
 from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.data import BatchSchedule
@@ -19,6 +18,7 @@ from apertus_jax.data.device_batches import DeviceBatches
 from apertus_jax.errors import UserError
 from apertus_jax.training.config import TrainingConfig
 from apertus_jax.training.flops import train_flops_per_token
+from apertus_jax.training.processes import any_process, is_first
 from apertus_jax.training.program import Program
 from apertus_jax.training.state import TrainState
 from apertus_jax.training.stopping import StopRequests
@@ -54,7 +54,7 @@ class Recorder:
 
     def open(self, first_step: int) -> None:
         """Opens the outputs; rows beyond `first_step` are cut off, because those steps run again."""
-        self._is_writer = jax.process_index() == 0
+        self._is_writer = is_first()
         if self._is_writer:
             self._metrics = MetricsLog(self.folder, first_step)
             self._tensorboard = TensorBoardLog(self.folder, first_step)
@@ -132,13 +132,6 @@ class Recorder:
 def learning_rate_at(learning_rate: Any, samples: int) -> float:
     """Returns the learning rate of a step that begins with `samples` consumed."""
     return float(learning_rate(samples)) if callable(learning_rate) else float(learning_rate)
-
-
-def any_process(flag: bool) -> bool:
-    """Returns whether the flag is set on any process, so that all act alike."""
-    if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 def train(

@@ -22,11 +22,12 @@ from apertus_jax.data.store_stream import MegatronMixture
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
 from apertus_jax.optimization import optimizer_chain, weight_decay_mask
-from apertus_jax.run_folder import acquire_lease, is_local
+from apertus_jax.run_folder import is_local
 from apertus_jax.training import run_record
 from apertus_jax.training.config import TrainingConfig
 from apertus_jax.training.finish import MODEL_FOLDER, finish_run
 from apertus_jax.training.loop import LoopResult, train
+from apertus_jax.training.processes import is_first, join_job, lease_of_job
 from apertus_jax.training.program import Program, make_program
 from apertus_jax.training.train_step import Objective
 
@@ -48,6 +49,7 @@ def pretrain(
     mesh: sharding.MeshConfig = sharding.MeshConfig(),  # noqa: B008 (frozen)
     sample_index: str = "windows",
     allow_config_change: bool = False,
+    distributed: bool = False,
     effective_config: Callable[[], Mapping[str, str]] = dict,
 ) -> dict[str, Any]:
     """Trains until `total_steps`, from the newest valid checkpoint of `output` if there is one.
@@ -66,6 +68,7 @@ def pretrain(
       mesh: how devices are arranged.
       sample_index: "windows" over the stored stream, or "best_fit" packing of whole documents.
       allow_config_change: go on although the configuration is another than at the start of the run.
+      distributed: this is one process of a job of several, see `join_job`.
       effective_config: returns the bindings in effect, for the record; the command line supplies it.
 
     Returns:
@@ -74,6 +77,8 @@ def pretrain(
     Raises:
       UserError: input, configuration or environment to be mended; the run folder stays resumable.
     """
+    if distributed:
+        join_job()
     folder = epath.Path(output) if not is_local(output) else epath.Path(os.path.abspath(output))
     # ---------------------------------------------------------------- data
     token_store = TokenStore.open(store)
@@ -94,7 +99,7 @@ def pretrain(
         program.check_batch_size(size)
     # ---------------------------------------------------------------- run folder
     folder.mkdir(parents=True, exist_ok=True)
-    with acquire_lease(folder), checkpointer(folder, training) as checkpoints:
+    with lease_of_job(folder), checkpointer(folder, training) as checkpoints:
         identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
         config = dict(effective_config())
         # Until the first checkpoint there is nothing that another store or configuration could spoil.
@@ -106,9 +111,10 @@ def pretrain(
                 return finished
         # -------------------------------------------------------- state: resume, or from scratch
         state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
-        run_record.write_record(folder, identity, config)
-        digests = dict.fromkeys(token_store.training_sources, token_store.digest)
-        run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
+        if is_first():
+            run_record.write_record(folder, identity, config)
+            digests = dict.fromkeys(token_store.training_sources, token_store.digest)
+            run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
         # -------------------------------------------------------- steps
         result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
         if first_step < total_steps:

@@ -22,6 +22,7 @@ FREE_TO_CHANGE = (
     "pretrain.output",
     "pretrain.total_steps",
     "pretrain.allow_config_change",
+    "pretrain.distributed",
     "TrainingConfig.log_every",
     "TrainingConfig.checkpoint_every",
     "TrainingConfig.keep_last",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -36,6 +37,7 @@ def small_run(store: Any, output: Any, training: dict[str, Any] | None = None, *
 
 
 if __name__ == "__main__":
+    distributed = "JAX_COORDINATOR_ADDRESS" in os.environ
     logging.basicConfig(level=logging.INFO, force=True)
     steps = {"total_steps": int(sys.argv[3])} if len(sys.argv) > 3 else {}
-    print(small_run(sys.argv[1], sys.argv[2], **steps))
+    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, **steps))
