@@ -97,7 +97,7 @@ def line_plot(
         axes.plot(x, y, label=name, linewidth=1.3)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    if log_y:
+    if log_y and any(value > 0 for _, y in series.values() for value in y):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     if len(series) > 1:

@@ -1,12 +1,16 @@
 """The chain of commands: run once, then again."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from apertus_jax.cli import main
 from tests.training.conftest import write_documents
 
+ROOT = Path(__file__).parent.parent.parent
 TINY = """
 run.output = '{root}/chain'
 tokenize.documents = '{root}/documents.jsonl'
@@ -74,3 +78,20 @@ def test_a_second_run_writes_nothing(gin_file):
 def test_an_unknown_stage_is_named(gin_file, capsys):
     assert main(["run", f"--gin_file={gin_file}", "--gin.run.stages=['tokenise']"]) == 2
     assert "run.stages names 'tokenise'; known stages are tokenize" in capsys.readouterr().err
+
+
+def test_pretraining_imports_neither_tensorflow_nor_seqio_nor_torch(gin_file):
+    code = (
+        "import sys\n"
+        "from apertus_jax.cli import main\n"
+        "status = main(sys.argv[1:])\n"
+        "unwanted = ('tensorflow', 'seqio', 'torch', 'tensorflow_datasets', 'transformers')\n"
+        "print(status, [name for name in unwanted if name in sys.modules])\n"
+    )
+    chain = gin_file.parent / "chain"
+    arguments = [f"--gin_file={gin_file}", f"--input={chain / 'store'}", f"--output={gin_file.parent / 'again'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "pretrain", *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    assert (gin_file.parent / "again" / "finished.json").exists()
