@@ -92,9 +92,11 @@ def read_manifest(folder: epath.PathLike, kind: str) -> dict[str, Any]:
         )
     try:
         manifest = json.loads((root / COMMIT_MARKER).read_text())
-        found = manifest["kind"]
+        found, digest = manifest["kind"], manifest["digest"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{root / COMMIT_MARKER} is damaged ({error}); rebuild the folder") from error
+    if digest_json({name: value for name, value in manifest.items() if name != "digest"}) != digest:
+        raise UserError(f"{root / COMMIT_MARKER} has changed since it was written (digest differs); rebuild the folder")
     if found != kind:
         raise UserError(f"{root} holds a {found}, not a {kind}; give the folder of a {kind}")
     return manifest

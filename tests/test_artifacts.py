@@ -82,3 +82,11 @@ def test_same_inputs_are_recognised(tmp_path):
     build_folder(tmp_path / "x", {"a": 1})
     assert artifacts.same_inputs(tmp_path / "x", "thing", {"a": 1})
     assert not artifacts.same_inputs(tmp_path / "x", "thing", {"a": 2})
+
+
+def test_a_changed_commit_marker_is_named(tmp_path):
+    build_folder(tmp_path / "x")
+    marker = tmp_path / "x" / artifacts.COMMIT_MARKER
+    marker.write_text(marker.read_text().replace('"count": 10', '"count": 11'))
+    with pytest.raises(UserError, match=r"COMMITTED\.json has changed"):
+        artifacts.read_manifest(tmp_path / "x", "thing")

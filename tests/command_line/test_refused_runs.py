@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from apertus_jax.artifacts import COMMIT_MARKER, digest_file
+from apertus_jax.artifacts import COMMIT_MARKER, digest_file, digest_json
 from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.run_folder import acquire_lease
 from tests.command_line.conftest import content
@@ -106,6 +106,7 @@ def test_a_token_id_beyond_the_vocabulary_is_found_in_its_document(pretrain, wor
     tokens.tofile(path)
     manifest = json.loads((store / COMMIT_MARKER).read_text())
     manifest["files"]["sources/text/tokens.bin"]["blake2b"] = digest_file(path)
+    manifest["digest"] = digest_json({name: value for name, value in manifest.items() if name != "digest"})
     (store / COMMIT_MARKER).write_text(json.dumps(manifest))
     complaint = pretrain(tmp_path / "run", store=store).complaint
     assert "token id 60000 in document " in complaint and "source 'text'" in complaint
