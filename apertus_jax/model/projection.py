@@ -47,5 +47,6 @@ project.defvjp(_forward_rule, _backward_rule)
 
 
 def _length_is_split() -> bool:
-    rules = nn.get_logical_axis_rules()
-    return any(name == "activation_length" and axis is not None for name, axis in rules)
+    sizes = jax.sharding.get_abstract_mesh().shape
+    axes = [axes for name, axes in nn.get_logical_axis_rules() if name == "activation_length" and axes is not None]
+    return any(sizes.get(axis, 1) > 1 for entry in axes for axis in ((entry,) if isinstance(entry, str) else entry))
