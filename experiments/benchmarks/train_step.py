@@ -114,7 +114,7 @@ def summarise(record: dict[str, list[Any]]) -> dict[str, Any]:
 def show_steps(shape: str, results: dict[str, dict[str, Any]], bound: float | None, console: Console) -> None:
     """Prints one row for each side; ratios are against the first row."""
     table = Table(title=f"{shape}: one training step, float32, {THREADS} threads")
-    for column in ("", "median s", "best s", "undisturbed", "× ours", "share of bound", "peak MB", "loss", "load"):
+    for column in ("", "median s", "best s", "quiet", "× ours", "of bound", "MB", "loss", "load"):
         table.add_column(column, justify="right" if column else "left")
     first = next(iter(results.values()))
     for label, record in results.items():
@@ -127,7 +127,7 @@ def show_steps(shape: str, results: dict[str, dict[str, Any]], bound: float | No
             f"{seconds / first['median_seconds']:.2f}",
             f"{bound / seconds:.2f}" if bound else "",
             f"{record['peak_megabytes']:.0f}",
-            f"{record['losses'][0][0]:.3f} → {record['losses'][0][-1]:.3f}",
+            f"{record['losses'][0][-1]:.2f}",
             f"{statistics.median(record['load']):.1f}",
         )
     console.print(table)

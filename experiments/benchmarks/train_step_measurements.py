@@ -159,6 +159,8 @@ def torch_step(shape: Shape, compiled: bool, fused: bool) -> Callable[[], float]
     import torch
     from transformers import ApertusConfig, ApertusForCausalLM
 
+    from apertus_jax.model import ModelConfig
+
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     sizes = shape.model
@@ -169,6 +171,7 @@ def torch_step(shape: Shape, compiled: bool, fused: bool) -> Callable[[], float]
         num_hidden_layers=sizes["num_layers"],
         num_attention_heads=sizes["num_heads"],
         num_key_value_heads=sizes["num_kv_heads"],
+        initializer_range=ModelConfig.init_std,
         use_cache=False,
         attn_implementation="sdpa",
     )
