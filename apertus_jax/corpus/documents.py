@@ -34,12 +34,17 @@ ALIASES = {
     "licence": ("licence", "license"),
     "url": ("url",),
     "source": ("source",),
+    "cluster": ("cluster",),
 }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
-    """One document: `document_id` is 32 hexadecimal digits, `language` is an `iso639-3_Script` label or `und`."""
+    """One document: `document_id` is 32 hexadecimal digits, `language` is an `iso639-3_Script` label or `und`.
+
+    `cluster` is the `document_id` that stands for all copies of this document, near ones included; empty when it has
+    none.
+    """
 
     document_id: str
     text: str
@@ -47,6 +52,7 @@ class Document:
     language: str = UNKNOWN_LANGUAGE
     url: str = ""
     licence: str = ""
+    cluster: str = ""
 
 
 def document_id(source: str, version: str, record: str) -> str:
@@ -161,6 +167,7 @@ def _document(row: Any, default_source: str, default_record: str, where: str) ->
         language=fields["language"] or UNKNOWN_LANGUAGE,
         url=fields["url"],
         licence=fields["licence"],
+        cluster=fields["cluster"],
     )
 
 
