@@ -1,0 +1,17 @@
+"""Removal: what people asked to have removed, and the tombstones that keep it out of every later build."""
+
+from apertus_jax.corpus.removal.remove_command import remove
+from apertus_jax.corpus.removal.scoring import RemovalRule, RemovalScorer, RemovalScoring
+from apertus_jax.corpus.removal.text_digest import normalise_text, text_digest
+from apertus_jax.corpus.removal.tombstones import AppliedTombstones, Tombstones
+
+__all__ = [
+    "AppliedTombstones",
+    "RemovalRule",
+    "RemovalScorer",
+    "RemovalScoring",
+    "Tombstones",
+    "normalise_text",
+    "remove",
+    "text_digest",
+]
