@@ -1,0 +1,115 @@
+"""Labelled texts: what heads are trained on, and the removal of whatever shares passages with a benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from apertus_jax.corpus.documents import JSONL_SUFFIXES, UNKNOWN_LANGUAGE, input_files, read_documents
+from apertus_jax.errors import UserError
+
+ROWS_PER_BATCH = 1024
+COLUMNS = ("text", "label", "language", "group")
+EXCLUDED_WORDS = 8
+# Scripts without spaces between words: each of their characters counts as a word.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
+WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelledText:
+    """A text and whether it is what the classifier looks for (1) or not (0).
+
+    Texts of one `group` (versions of one document) never stand on both sides of the validation split.
+    """
+
+    text: str
+    label: int
+    language: str = UNKNOWN_LANGUAGE
+    group: str = ""
+
+
+def read_labelled_texts(path: epath.PathLike) -> Iterator[LabelledText]:
+    """Streams the rows of a .jsonl(.gz) or .parquet file, or of a folder of them; `text` and `label` are required.
+
+    Raises:
+      UserError: an input is missing or a row is no labelled text; names file and row.
+    """
+    for file in input_files(path):
+        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else _parquet_rows(file)
+        for number, row in rows:
+            yield _labelled_text(row, f"{file}, row {number}")
+
+
+def _labelled_text(row: Any, where: str) -> LabelledText:
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: a JSON object with text and label is expected, found {type(row).__name__}")
+    text, label = row.get("text"), row.get("label")
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where}: field text must be a string with content; mend or remove the row")
+    if label not in (0, 1):
+        raise UserError(f"{where}: field label must be 0 or 1, found {label!r:.40}; mend or remove the row")
+    others = {name: row.get(name) or default for name, default in (("language", UNKNOWN_LANGUAGE), ("group", ""))}
+    for name, value in others.items():
+        if not isinstance(value, str):
+            raise UserError(f"{where}: field {name} must be a string, found {type(value).__name__}; mend the row")
+    return LabelledText(text, int(label), **others)
+
+
+def _jsonl_rows(path: epath.Path) -> Iterator[tuple[int, Any]]:
+    number = 0
+    try:
+        with path.open("rb") as raw, gzip.open(raw) if path.name.endswith(".gz") else raw as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{path}, row {number}: not a line of JSON in UTF-8; mend or remove it") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}, after row {number}: damaged gzip data ({error}); copy the file again") from error
+
+
+def _parquet_rows(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with path.open("rb") as file:
+            parquet = pyarrow.parquet.ParquetFile(file)
+            columns = [name for name in parquet.schema_arrow.names if name in COLUMNS]
+            for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}, after row {number}: not readable as Parquet ({reason}); copy it again") from error
+
+
+def passage_detector(excluded: epath.PathLike, words: int = EXCLUDED_WORDS) -> Callable[[str], bool]:
+    """Returns a test for texts that share a run of `words` words with any document of `excluded`.
+
+    A shorter text is found when it is a whole excluded document. Case and punctuation do not count.
+
+    Raises:
+      UserError: `excluded` is not a readable set of documents.
+    """
+    known = {gram for document in read_documents(excluded) for gram in _word_runs(document.text, words)}
+    return lambda text: any(gram in known for gram in _word_runs(text, words))
+
+
+def _word_runs(text: str, words: int) -> Iterable[bytes]:
+    """Yields a 64-bit digest of every run of `words` words, or of all words when there are fewer."""
+    found = WORD.findall(text.casefold())
+    for start in range(max(1, len(found) - words + 1) if found else 0):
+        run = " ".join(found[start : start + words])
+        yield hashlib.blake2b(run.encode("utf-8", "surrogatepass"), digest_size=8).digest()
