@@ -1,0 +1,22 @@
+"""Duplicates: exact and near copies of documents, found over the whole corpus in flat memory."""
+
+from apertus_jax.corpus.duplicates.clusters import find_clusters
+from apertus_jax.corpus.duplicates.keys import KeyWriter, key_records, write_keys
+from apertus_jax.corpus.duplicates.ordinal_tables import OrdinalTable
+from apertus_jax.corpus.duplicates.rule import DuplicateRule
+from apertus_jax.corpus.duplicates.scoring import DuplicateScorer, DuplicateScoring
+from apertus_jax.corpus.duplicates.survivors import choose_survivors
+from apertus_jax.corpus.duplicates.words import normalised_words
+
+__all__ = [
+    "DuplicateRule",
+    "DuplicateScorer",
+    "DuplicateScoring",
+    "KeyWriter",
+    "OrdinalTable",
+    "choose_survivors",
+    "find_clusters",
+    "key_records",
+    "normalised_words",
+    "write_keys",
+]
