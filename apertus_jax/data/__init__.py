@@ -17,6 +17,7 @@ _MODULES = {
     "apertus_jax.data.sample_stream": ("MegatronStage", "SampleStream", "build_megatron_stream", "build_stream"),
     "apertus_jax.data.store_stream": ("MegatronMixture", "stream_of_store"),
     "apertus_jax.data.tekken": ("apertus_tokenizer",),
+    "apertus_jax.data.tombstoned_documents": ("find_tombstoned", "open_tombstones", "store_is_older_than"),
     "apertus_jax.data.token_store": ("TokenSource", "TokenStore"),
     "apertus_jax.data.tokenize_command": ("tokenize",),
     "apertus_jax.data.tokenizer": ("Tokenizer", "train_bpe"),

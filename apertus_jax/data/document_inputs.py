@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
+from apertus_jax import artifacts
 from apertus_jax.corpus.bundled import bundled_documents, bundled_versions, is_english
 from apertus_jax.corpus.documents import Document, digest_input, read_documents
+from apertus_jax.corpus.removal.tombstones import APPLIED_TOMBSTONES
 from apertus_jax.data.token_store import HELD_OUT
 from apertus_jax.errors import UserError
 
@@ -32,6 +37,13 @@ class DocumentInput:
         """
         content = bundled_versions() if self.location == BUNDLED else digest_input(self.location)
         return {"name": self.name, "content": content}
+
+    def applied_tombstones(self) -> dict[str, Any] | None:
+        """Returns which removal requests were applied when this input was prepared; None when none were."""
+        if self.location == BUNDLED or not artifacts.is_complete(self.location):
+            return None
+        manifest = json.loads((epath.Path(self.location) / artifacts.COMMIT_MARKER).read_text())
+        return manifest["summary"].get(APPLIED_TOMBSTONES)
 
     def read(self) -> Iterator[tuple[str, Document]]:
         """Streams (source of the store, document) in a fixed order.

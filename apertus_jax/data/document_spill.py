@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from apertus_jax.corpus.documents import Document
+from apertus_jax.corpus.removal import text_digest
 from apertus_jax.data.grams import gram_hashes
 from apertus_jax.data.held_out import DocumentTable
 from apertus_jax.errors import UserError
@@ -128,6 +129,9 @@ class TokenSpill:
             "language": document.language,
             "url": document.url,
             "licence": document.licence,
+            "cluster": document.cluster,
+            # Who prepared the text may have rewritten it, and then says what it was before.
+            "text_digest": getattr(document, "text_digest", "") or text_digest(document.text),
             "characters": len(document.text),
             "utf8_bytes": len(document.text.encode()),
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grain
 import numpy as np
@@ -43,6 +43,7 @@ class BatchLoader:
         context_window: int = 50,
         process_index: int = 0,
         process_count: int = 1,
+        masked_documents: Mapping[str, np.ndarray] | None = None,
     ):
         """Takes the stream and what the token store says of its tokens.
 
@@ -52,6 +53,7 @@ class BatchLoader:
           eod_id: the end-of-document token.
           context_window: h of the Goldfish hash; batches carry the h - 1 labels before each window.
           process_index, process_count: which part of the rows is this process's.
+          masked_documents: numbers of documents, by the source's name in the store, that no loss may come from.
 
         Raises:
           UserError: a batch size that the processes do not divide, or a context window below 1.
@@ -74,6 +76,10 @@ class BatchLoader:
         self._document_keys = [
             np.asarray(source.tokens.documents.column("document_key")).astype(np.uint32) for source in stream.sources
         ]
+        self._masked = [
+            flags_of_documents((masked_documents or {}).get(source.source), source.tokens.num_documents)
+            for source in stream.sources
+        ]
 
     def rows(self, step: int) -> slice:
         """Returns which rows of the global batch of `step` are this process's: one contiguous part."""
@@ -84,7 +90,8 @@ class BatchLoader:
         """Returns this process's rows of the batch of `step`.
 
         tokens int32[B, T+1]; segment_ids, positions int32[B, T]; left_context int32[B, h-1]; document_keys
-        uint32[B, T]; loss_weights float32[B, T], 0 where a row is padded; sample_ids int64[B].
+        uint32[B, T]; loss_weights float32[B, T], 0 where a row is padded and where input or label belong to a masked
+        document; sample_ids int64[B].
 
         Raises:
           UserError: a token id outside the vocabulary, or a stream that has ended.
@@ -102,6 +109,11 @@ class BatchLoader:
             filled = read_spans(source.tokens, spans, tokens[row])
             document_keys[row, :filled] = np.repeat(self._document_keys[entry][spans.document], spans.length)
             loss_weights[row, filled - 1 :] = 0
+            masked = self._masked[entry]
+            if masked is not None and masked[spans.document].any():
+                of_masked = np.repeat(masked[spans.document], spans.length)
+                # The label after the document's last token says what follows it: its input still carries the document.
+                loss_weights[row, : filled - 1][of_masked[:-1] | of_masked[1:]] = 0
             if spans.start[0] > 0 and self.context_length:
                 context[row] = left_context(
                     source.tokens, int(spans.document[0]), int(spans.start[0]), self.context_length
@@ -174,6 +186,15 @@ class BatchIterator:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def flags_of_documents(numbers: np.ndarray | None, num_documents: int) -> np.ndarray | None:
+    """Returns bool[N], True at the given document numbers; None when there are none."""
+    if numbers is None or not len(numbers):
+        return None
+    flags = np.zeros(num_documents, dtype=bool)
+    flags[numbers] = True
+    return flags
 
 
 def read_spans(source: TokenSource, spans: Spans, out: np.ndarray) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.compute
 
 from apertus_jax.data.sample_stream import SampleStream
+from apertus_jax.data.tombstoned_documents import TombstonedDocuments
 from apertus_jax.errors import UserError
 
 
@@ -74,6 +75,29 @@ def uses_of_document(stream: SampleStream, source: str, document: int, num_steps
             for number, sample in zip(numbers.tolist(), samples.tolist(), strict=True):
                 if 0 <= number < num_samples:
                     uses.extend(use for use in _uses(stream, number, entry, epoch, sample, document))
+    return sorted(uses, key=lambda use: (use.sample_id, use.offset))
+
+
+def uses_of_request(
+    stream: SampleStream, tombstoned: TombstonedDocuments, request: str, num_steps: int
+) -> list[DocumentUse]:
+    """Returns the uses of every document that a removal request names in the first `num_steps` steps, by sample.
+
+    Documents of the store that the stream does not draw from, such as held-out ones, have none.
+
+    Raises:
+      UserError: the request names no document of the store.
+    """
+    documents = tombstoned.documents_of(request)
+    if not documents:
+        raise UserError(f"request {request!r} names no document of this token store, or is not in effect yet")
+    trained = {entry.source for entry in stream.sources}
+    uses = [
+        use
+        for source, document in documents
+        if source in trained
+        for use in uses_of_document(stream, source, document, num_steps)
+    ]
     return sorted(uses, key=lambda use: (use.sample_id, use.offset))
 
 

@@ -34,10 +34,15 @@ TOKENS_PREFIX = "tokens"
 
 
 def document_rows_schema() -> pyarrow.Schema:
-    """Returns the schema of documents.parquet: identity, origin and size of each stored document."""
+    """Returns the schema of documents.parquet: identity, origin and size of each stored document.
+
+    `text_digest` is that of the text before personal data was rewritten, as `corpus.removal.text_digest` gives it;
+    `cluster` is empty for a document without copies.
+    """
     import pyarrow
 
-    strings = [(name, pyarrow.string()) for name in ("document_id", "source", "language", "url", "licence")]
+    names = ("document_id", "source", "language", "url", "licence", "cluster", "text_digest")
+    strings = [(name, pyarrow.string()) for name in names]
     counts = [(name, pyarrow.int64()) for name in ("characters", "utf8_bytes", "tokens")]
     return pyarrow.schema([*strings, *counts, ("document_key", pyarrow.uint32())])
 

@@ -39,7 +39,7 @@ from apertus_jax.errors import UserError
 
 Item = TypeVar("Item")
 BPE, TEKKEN = "bpe", "tekken"
-STORE_FORMAT = 1
+STORE_FORMAT = 2
 DOCUMENTS_PER_BATCH = 512
 CHARACTERS_PER_BATCH = 1 << 21
 ROWS_PER_GROUP = 1 << 14
@@ -145,6 +145,7 @@ def _build_store(plan: _Plan, given: Tokenizer | None, folder: Path, spill: Path
         "num_documents": sum(source["documents"] for source in training),
         "num_tokens": sum(source["tokens"] for source in training),
         "num_languages": len({language for source in training for language in source["languages"]}),
+        "tombstones": [each.applied_tombstones() for each in plan.inputs],
         "sources": sources,
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from etils import epath
 
@@ -29,6 +30,7 @@ from apertus_jax.training.finish import MODEL_FOLDER, finish_run
 from apertus_jax.training.loop import LoopResult, train
 from apertus_jax.training.processes import is_first, join_job, lease_of_job
 from apertus_jax.training.program import Program, make_program
+from apertus_jax.training.tombstones import plan_removals
 from apertus_jax.training.train_step import Objective
 
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -50,6 +52,9 @@ def pretrain(
     sample_index: str = "windows",
     allow_config_change: bool = False,
     distributed: bool = False,
+    tombstones: str | None = None,
+    on_tombstoned: str = "refuse",
+    tombstones_date: str = "",
     effective_config: Callable[[], Mapping[str, str]] = dict,
 ) -> dict[str, Any]:
     """Trains until `total_steps`, from the newest valid checkpoint of `output` if there is one.
@@ -69,6 +74,9 @@ def pretrain(
       sample_index: "windows" over the stored stream, or "best_fit" packing of whole documents.
       allow_config_change: go on although the configuration is another than at the start of the run.
       distributed: this is one process of a job of several, see `join_job`.
+      tombstones: folder that `remove` wrote; documents of the store that its requests name are not trained on.
+      on_tombstoned: "refuse" stops when the store holds such documents; "mask" gives their labels no weight.
+      tombstones_date: YYYY-MM-DD, the day on which requests must be in effect; today when empty.
       effective_config: returns the bindings in effect, for the record; the command line supplies it.
 
     Returns:
@@ -83,6 +91,7 @@ def pretrain(
     # ---------------------------------------------------------------- data
     token_store = TokenStore.open(store)
     check_vocabulary(token_store, model, store)
+    removals = plan_removals(token_store, model, tombstones, on_tombstoned, tombstones_date)
     stream = stream_of_store(
         token_store, mixture, batch_schedule, training.sequence_length, training.seed, total_steps, sample_index
     )
@@ -101,7 +110,7 @@ def pretrain(
     folder.mkdir(parents=True, exist_ok=True)
     with lease_of_job(folder), checkpointer(folder, training) as checkpoints:
         identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
-        config = dict(effective_config())
+        config = {**effective_config(), **removals.binding}
         # Until the first checkpoint there is nothing that another store or configuration could spoil.
         if checkpoints.committed_steps():
             run_record.check_record(folder, identity, config, told=allow_config_change)
@@ -112,13 +121,15 @@ def pretrain(
         # -------------------------------------------------------- state: resume, or from scratch
         state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
         if is_first():
-            run_record.write_record(folder, identity, config)
+            run_record.write_record(folder, identity, config, removals.record)
             digests = dict.fromkeys(token_store.training_sources, token_store.digest)
             run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
         # -------------------------------------------------------- steps
         result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
         if first_step < total_steps:
-            batches = open_batches(stream, token_store, program, first_step, total_steps, training.prefetch)
+            batches = open_batches(
+                stream, token_store, program, first_step, total_steps, training.prefetch, removals.masked
+            )
             result = train(
                 program,
                 result,
@@ -148,7 +159,13 @@ def check_vocabulary(store: TokenStore, model: ModelConfig, folder: str) -> None
 
 
 def open_batches(
-    stream: SampleStream, store: TokenStore, program: Program, first_step: int, total_steps: int, prefetch: int
+    stream: SampleStream,
+    store: TokenStore,
+    program: Program,
+    first_step: int,
+    total_steps: int,
+    prefetch: int,
+    masked_documents: Mapping[str, np.ndarray],
 ) -> DeviceBatches:
     """Returns the batches of the steps to come, read ahead by threads and put on the devices in the background."""
     loader = BatchLoader(
@@ -158,6 +175,7 @@ def open_batches(
         context_window=program.objective.left_context + 1,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        masked_documents=masked_documents,
     )
     host_batches = loader.iterate(first_step, total_steps, ReadAhead(num_batches=prefetch))
     return DeviceBatches(host_batches, program.batch_sharding, num_ready=prefetch)

@@ -52,6 +52,13 @@ def any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
+def same_everywhere(number: int) -> int:
+    """Returns the number that the first process has. Every process must call it."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def wait_for_all(name: str) -> None:
     """Returns when every process has come here."""
     if jax.process_count() > 1:

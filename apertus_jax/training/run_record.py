@@ -23,6 +23,10 @@ FREE_TO_CHANGE = (
     "pretrain.total_steps",
     "pretrain.allow_config_change",
     "pretrain.distributed",
+    # The digest of the tombstones and the number of requests in effect stand for these, see training/tombstones.py.
+    "pretrain.tombstones",
+    "pretrain.tombstones_date",
+    "pretrain.on_tombstoned",
     "TrainingConfig.log_every",
     "TrainingConfig.checkpoint_every",
     "TrainingConfig.keep_last",
@@ -87,11 +91,15 @@ def check_record(folder: epath.Path, identity: Mapping[str, Any], config: Mappin
         )
 
 
-def write_record(folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str]) -> None:
-    """Writes `run.json` and `config.gin`: what the run is bound to from here on."""
+def write_record(
+    folder: epath.Path, identity: Mapping[str, Any], config: Mapping[str, str], tombstones: Mapping[str, Any] | None
+) -> None:
+    """Writes `run.json` and `config.gin`: what the run is bound to from here on, and which documents it leaves out."""
     spelled = "".join(f"{name} = {value}\n" for name, value in sorted(config.items()))
     write_atomically(folder / CONFIG_FILE, f"# What was in effect, apertus_jax {__version__}\n{spelled}")
     record = {"identity": dict(identity), "config": dict(config), "code_version": __version__}
+    if tombstones is not None:
+        record["tombstones"] = dict(tombstones)
     write_json(folder / RECORD_FILE, record)
 
 

@@ -2,7 +2,7 @@
 
 from apertus_jax.corpus.removal.remove_command import remove
 from apertus_jax.corpus.removal.scoring import RemovalRule, RemovalScorer, RemovalScoring
-from apertus_jax.corpus.removal.text_digest import normalise_text, text_digest
+from apertus_jax.corpus.removal.text_normalisation import normalise_text, text_digest
 from apertus_jax.corpus.removal.tombstones import AppliedTombstones, Tombstones
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.removal.requests import parse_day
-from apertus_jax.corpus.removal.text_digest import NORMALISATION, text_digest
+from apertus_jax.corpus.removal.text_normalisation import NORMALISATION, text_digest
 from apertus_jax.corpus.removal.tombstones import Tombstones
 from apertus_jax.errors import UserError
 

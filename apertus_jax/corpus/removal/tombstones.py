@@ -30,6 +30,8 @@ KIND = "tombstones"
 REQUESTS_FILE = "requests.parquet"
 INDEX_FILE = "tombstones.parquet"
 TOMBSTONES_FORMAT = 1
+# Under this name the summary of a prepared corpus says which tombstones it obeys, see `AppliedTombstones`.
+APPLIED_TOMBSTONES = "tombstones"
 
 
 def requests_schema() -> pyarrow.Schema:
