@@ -168,7 +168,7 @@ def _require_both_labels(texts: Sequence[LabelledText], in_validation: np.ndarra
             )
         if not held or held == total:
             raise UserError(
-                f"{input}: {held} of {total} texts of label {label} are in validation; give more texts or smaller groups"
+                f"{input}: {held} of {total} texts of label {label} are held out; give more texts or smaller groups"
             )
 
 
