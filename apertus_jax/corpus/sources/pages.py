@@ -1,0 +1,183 @@
+"""From the bytes of a web page to its text, the tags that say something about consent, and the licences it links to."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from apertus_jax.corpus.sources import evidence
+from apertus_jax.corpus.sources.quarantine import QuarantineReason, Unusable
+
+if TYPE_CHECKING:
+    from resiliparse.parse.html import ElementNode, HTMLTree
+
+MOST_REPLACED = 0.001  # share of characters that may be unreadable under the declared encoding
+# The parser compares every attribute of a tag with all others, the extractor walks up from every block.
+MOST_BLANKS_IN_TAG = 4_000
+MOST_NESTED_BLOCKS = 256
+MOST_LINKS = 64
+MOST_ANCESTORS = 512
+LONGEST_LINK = 2048
+_TAG = re.compile(r"""<[a-zA-Z](?:[^>"']++|"[^"]*+"|'[^']*+')*+""")
+_BLOCK = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_BLANK = re.compile(r"[\s/]+")
+_LICENCE_HOST = re.compile(r"(?:https?:)?//(?:[a-z]+\.)?creativecommons\.org/(?:licenses|publicdomain)/", re.IGNORECASE)
+_HEADER_LINK = re.compile(r"<([^<>]{1,2048})>((?:\s*;\s*[\w*-]+\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))*)")
+_LICENCE_RELATION = re.compile(r"\blicense\b", re.IGNORECASE)
+_COMMENTS = re.compile(r"\bcomments?\b|\bdisqus\b", re.IGNORECASE)
+# A declared licence often stands in a footer; a mere link to one there says nothing about the text.
+_NEVER_FROM = frozenset(("nav", "aside"))
+_BOILERPLATE = frozenset(("nav", "aside", "footer"))
+# The byte order mark beats every declaration.
+_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """What is kept of a web page."""
+
+    text: str
+    meta_tags: dict[str, str]
+    licence_links: tuple[str, ...]
+
+
+def read_page(body: bytes, charset: str, main_content: bool) -> Page:
+    """Extracts an HTML page.
+
+    Args:
+      body: the page, transfer and content codings removed.
+      charset: what the HTTP header says, or nothing.
+      main_content: whether navigation and the like are left out; a page that is nothing else is taken whole.
+
+    Raises:
+      Unusable: the encoding is not what is declared, or the page is built to keep a parser busy.
+    """
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    html = decode(body, charset, is_html=True)
+    _check_attributes(html)
+    # Nested blocks make only the search for the main content slow.
+    main_content = main_content and _nested_blocks(html) <= MOST_NESTED_BLOCKS
+    tree = HTMLTree.parse(html)
+    options = {"preserve_formatting": True, "alt_texts": False}
+    text = extract_plain_text(tree, main_content=True, comments=False, **options) if main_content else ""
+    if not text.strip():
+        text = extract_plain_text(tree, main_content=False, **options)
+    return Page(text.strip(), _meta_tags(tree), _licence_links(tree))
+
+
+def decode(body: bytes, charset: str, is_html: bool) -> str:
+    """Returns the characters of a body: by its byte order mark, the declared encoding, or what the bytes look like.
+
+    Raises:
+      Unusable: none of them fits.
+    """
+    from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
+    for mark, encoding in _MARKS:
+        if body.startswith(mark):
+            candidates = [encoding]
+            body = body[len(mark) :]
+            break
+    else:
+        declared = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+        sniffed = detect_encoding(body, from_html_meta=is_html)
+        candidates = [encoding for encoding in (declared, sniffed, "utf-8") if encoding]
+    for encoding in candidates:
+        try:
+            return body.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    text = body.decode(_first_known(candidates), errors="replace")
+    if text.count("\N{REPLACEMENT CHARACTER}") > MOST_REPLACED * len(text):
+        raise Unusable(QuarantineReason.INVALID_ENCODING, "the page is not in the encoding that it declares")
+    return text
+
+
+def header_licence_links(link_header: str) -> tuple[str, ...]:
+    """Returns the targets of an HTTP Link header (RFC 8288) whose relation is license."""
+    return tuple(target.strip() for target, rest in _HEADER_LINK.findall(link_header) if _is_licence_parameter(rest))
+
+
+def _is_licence_parameter(parameters: str) -> bool:
+    """Returns whether the parameters of a Link header say rel=license."""
+    relations = re.findall(r"\brel\s*=\s*(\"[^\"]*\"|[^\s;,\"]*)", parameters, re.IGNORECASE)
+    return bool(relations) and _LICENCE_RELATION.search(relations[0]) is not None
+
+
+def _first_known(encodings: list[str]) -> str:
+    """Returns the first encoding that Python has; UTF-8 always stands at the end or is implied."""
+    for encoding in encodings:
+        try:
+            b"".decode(encoding)
+        except LookupError:
+            continue
+        return encoding
+    return "utf-8"
+
+
+def _check_attributes(html: str) -> None:
+    """Raises Unusable when one tag has thousands of attributes."""
+    if len(html) <= 2 * MOST_BLANKS_IN_TAG:
+        return
+    for match in _TAG.finditer(html):
+        start, stop = match.span()
+        if stop - start > 2 * MOST_BLANKS_IN_TAG and len(_BLANK.findall(html, start, stop)) > MOST_BLANKS_IN_TAG:
+            raise Unusable(QuarantineReason.PAGE_TOO_COMPLEX, f"a tag with more than {MOST_BLANKS_IN_TAG} attributes")
+
+
+def _nested_blocks(html: str) -> int:
+    """Returns how deeply blocks are inside each other, as the tags are written."""
+    depth = deepest = 0
+    for match in _BLOCK.finditer(html):
+        depth = max(depth - 1, 0) if match.group(1) else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _meta_tags(tree: HTMLTree) -> dict[str, str]:
+    """Returns the meta tags that say something about consent or licence."""
+    found = []
+    for element in tree.document.query_selector_all("meta[name], meta[property], meta[http-equiv]"):
+        name = element.getattr("name") or element.getattr("property") or element.getattr("http-equiv") or ""
+        name, content = name.strip().lower(), (element.getattr("content") or "").strip()
+        if name and content and evidence.is_signal_meta_tag(name, content):
+            found.append((name, content))
+    return evidence.join_values(found)
+
+
+def _licence_links(tree: HTMLTree) -> tuple[str, ...]:
+    """Returns link targets that declare a licence of the page, each once, in the order of the page.
+
+    These are `a` and `link` elements with rel=license outside navigation, side bars and comments, and further
+    addresses of Creative Commons licences in `a`, `link` and `meta` elements that do not stand in a footer either.
+    """
+    document = tree.document
+    if document is None:
+        return ()
+    found: dict[str, None] = {}
+    candidates = document.query_selector_all("a[href], link[href], area[href], meta[content]")
+    for element in candidates:
+        target = (element.getattr("href") or element.getattr("content") or "").strip()
+        declares = _LICENCE_RELATION.search(element.getattr("rel") or "") is not None
+        if not target or len(target) > LONGEST_LINK or not (declares or _LICENCE_HOST.match(target)):
+            continue
+        if target not in found and not _stands_in(element, _NEVER_FROM if declares else _BOILERPLATE):
+            found[target] = None
+        if len(found) == MOST_LINKS:
+            break
+    return tuple(found)
+
+
+def _stands_in(element: ElementNode, tags: frozenset[str]) -> bool:
+    """Returns whether an element stands inside one of these tags or among comments of readers."""
+    node = element.parent
+    for _ in range(MOST_ANCESTORS):
+        if node is None or node.tag in ("body", "html", "#document"):
+            return False
+        if node.tag in tags or _COMMENTS.search(f"{node.getattr('id') or ''} {node.getattr('class') or ''}"):
+            return True
+        node = node.parent
+    return True
