@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -77,6 +77,11 @@ def is_complete(folder: epath.PathLike) -> bool:
     return (epath.Path(folder) / COMMIT_MARKER).exists()
 
 
+def kind_of(folder: epath.PathLike) -> str:
+    """Returns the kind of a complete folder, unchecked."""
+    return json.loads((epath.Path(folder) / COMMIT_MARKER).read_text())["kind"]
+
+
 def read_manifest(folder: epath.PathLike, kind: str) -> dict[str, Any]:
     """Returns the manifest of a complete folder.
 
@@ -130,12 +135,20 @@ def write_atomically(path: epath.PathLike, content: str | bytes) -> None:
     partial.replace(target)
 
 
-def commit(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Digests every file of `folder` and writes the commit marker last. Returns the manifest."""
+def commit(
+    folder: epath.PathLike,
+    kind: str,
+    inputs: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    without: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Digests every file of `folder` and writes the commit marker last. Returns the manifest.
+
+    `without` names folders in it that have commit markers of their own; their digests belong into the summary.
+    """
     root = epath.Path(folder)
-    files = {
-        name: {"bytes": (root / name).stat().length, "blake2b": digest_file(root / name)} for name in list_files(root)
-    }
+    names = [name for name in list_files(root) if name.partition("/")[0] not in without]
+    files = {name: {"bytes": (root / name).stat().length, "blake2b": digest_file(root / name)} for name in names}
     manifest = {
         "kind": kind,
         "code_version": __version__,

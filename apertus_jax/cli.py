@@ -30,6 +30,7 @@ class Command:
     example: str
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     uses_jax: bool = True
+    positional: str = ""  # the parameter that a bare argument sets
 
 
 COMMANDS = {
@@ -38,6 +39,42 @@ COMMANDS = {
         "the whole chain of one gin file, skipping what is complete",
         "apertus run --gin_file=quickstart.gin --output=runs/quickstart",
         {"output": "output"},
+    ),
+    "prepare": Command(
+        "apertus_jax.corpus.prepare:prepare",
+        "documents to permitted documents, with a ledger of why each one stayed or went",
+        "apertus prepare --gin_file=policies/strict.gin --input=my.jsonl --output=runs/mine/prepared",
+        {"input": "documents", "output": "output", "stage": "stage", "task": "task"},
+        uses_jax=False,
+    ),
+    "why": Command(
+        "apertus_jax.corpus.ledger:why",
+        "the story of one document: every verdict, every score, the rule that decided",
+        "apertus why https://example.org/page --input=runs/mine/prepared",
+        {"input": "prepared"},
+        uses_jax=False,
+        positional="document",
+    ),
+    "remove": Command(
+        "apertus_jax.corpus.removal:remove",
+        "removal requests to tombstones, which every later build applies",
+        "apertus remove --input=requests.jsonl --output=runs/mine/tombstones",
+        {"input": "input", "output": "output"},
+        uses_jax=False,
+    ),
+    "robots-snapshot": Command(
+        "apertus_jax.corpus.robots_snapshot:build_robots_snapshot",
+        "robots.txt captures (WARC files or a folder) to the table of what held on a day",
+        "apertus robots-snapshot --input=robots_warcs --output=runs/robots --gin.build_robots_snapshot.as_of=\"'2025-01-31'\"",
+        {"input": "input", "output": "output"},
+        uses_jax=False,
+    ),
+    "train-classifier": Command(
+        "apertus_jax.corpus.classifiers:train_classifier",
+        "labelled texts to a quality or toxicity head",
+        "apertus train-classifier --input=labelled.jsonl --output=runs/mine/toxicity",
+        {"input": "input", "output": "output"},
+        uses_jax=False,
     ),
     "tokenize": Command(
         "apertus_jax.data:tokenize",
@@ -83,6 +120,8 @@ PLAIN_FLAGS = {
     "input": "what the command reads",
     "output": "the folder it writes",
     "steps": "training steps in all",
+    "stage": "only this stage: plan, score, aggregate, decide, select, apply or finish",
+    "task": "only this share of the work, INDEX/COUNT counted from 0",
     "prompt": "text to continue (repeatable)",
 }
 
@@ -93,6 +132,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UserError in place of printing the usage."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def function_name(command: Command) -> str:
+    """Returns the name by which gin knows a command."""
+    return command.location.partition(":")[2]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -120,6 +164,8 @@ def build_parser() -> argparse.ArgumentParser:
             action="store_true",
             help="bind one gin name, for example --gin.SEED=1 (repeatable)",
         )
+        if command.positional:
+            sub.add_argument(command.positional, help=f"sets {function_name(command)}.{command.positional}")
         for flag in command.flags:
             details = {"prompt": {"action": "append"}, "steps": {"type": int}}.get(flag, {})
             sub.add_argument(f"--{flag}", help=PLAIN_FLAGS[flag], **details)
@@ -151,6 +197,8 @@ def plain_values(command: str, options: argparse.Namespace) -> dict[str, Any]:
         value = getattr(options, flag)
         if value is not None:
             values[parameter] = value
+    if positional := COMMANDS[command].positional:
+        values[positional] = getattr(options, positional)
     return values
 
 
@@ -177,7 +225,7 @@ def call(command: str, gin_files: Sequence[str], bindings: Sequence[str], values
 
     configuration.register([entry.location for entry in COMMANDS.values()])
     configuration.parse(gin_files, bindings)
-    function = COMMANDS[command].location.partition(":")[2]
+    function = function_name(COMMANDS[command])
     with gin.unlock_config():
         for parameter, value in values.items():
             gin.bind_parameter(f"{function}.{parameter}", value)

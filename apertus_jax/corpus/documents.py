@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 UNKNOWN_LANGUAGE = "und"
+# What `prepare` writes: only these files of it are documents, its ledger is not.
+PREPARED_KIND, PREPARED_DOCUMENTS = "prepared_corpus", "documents.parquet"
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
 PARQUET_SUFFIXES = (".parquet",)
 DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
@@ -101,9 +103,16 @@ def input_files(path: epath.PathLike) -> list[epath.Path]:
     if (root / artifacts.BUILDING_MARKER).exists() and not artifacts.is_complete(root):
         raise UserError(f"input {root} was not finished by the command that wrote it; run that command again")
     names = [name for name in artifacts.list_files(root) if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES)]
+    if artifacts.is_complete(root) and artifacts.kind_of(root) == PREPARED_KIND:
+        names = [name for name in names if name.rpartition("/")[2] == PREPARED_DOCUMENTS]
     if not names:
         raise UserError(f"input folder {root} holds no .jsonl, .jsonl.gz or .parquet file; put documents there")
     return [root / name for name in names]
+
+
+def input_name(path: epath.PathLike) -> str:
+    """Returns the source that rows of an input belong to when they name none: its name without the ending."""
+    return re.sub(r"\.(jsonl|parquet)(\.(gz|zst))?$", "", epath.Path(path).name)
 
 
 def read_documents(path: epath.PathLike) -> Iterator[Document]:
@@ -117,7 +126,7 @@ def read_documents(path: epath.PathLike) -> Iterator[Document]:
       UserError: an input is missing or a row is not a document; names the file and the row.
     """
     root = epath.Path(path)
-    default_source = re.sub(r"\.(jsonl|parquet)(\.gz)?$", "", root.name)
+    default_source = input_name(root)
     for file in input_files(root):
         rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else _parquet_rows(file)
         name = file.relative_to(root).as_posix() if file != root else file.name

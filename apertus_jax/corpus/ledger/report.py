@@ -1,0 +1,144 @@
+"""The HTML report of a prepared corpus: the funnel by rule, languages, hosts, quarantine, personal data."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from apertus_jax.corpus.ledger.funnel import KEPT, Funnel
+from apertus_jax.corpus.ledger.records import LEDGER_FILE
+from apertus_jax.reporting import HtmlReport, bar_plot
+
+LANGUAGES_SHOWN, HOSTS_SHOWN = 60, 25
+
+
+def write_report(
+    path: epath.PathLike,
+    funnel: Funnel,
+    summary: Mapping[str, Any],
+    statistics: Mapping[str, Any],
+    parts: Sequence[epath.Path],
+    show_hosts: bool,
+) -> None:
+    """Writes the report of a prepared corpus; hosts are masked unless `show_hosts`."""
+    report = HtmlReport("Prepared corpus", f"policy {summary['policy_name']}, plan of {summary['as_of']}")
+    report.note(
+        f"{summary['documents']:,} documents in, {summary['kept']:,} kept, {summary['dropped']:,} dropped, "
+        f"{summary['quarantined']:,} rows in quarantine. `apertus why` tells the story of each."
+    )
+    _funnel(report, funnel)
+    _sources(report, funnel)
+    _languages(report, funnel)
+    _personal_data(report, funnel)
+    _quarantine(report, funnel)
+    _hosts(report, parts, show_hosts)
+    report.heading("What was in force")
+    report.table(("", ""), [(name, summary[name]) for name in ("policy_name", "policy", "plan", "as_of", "code")])
+    for name, value in sorted(statistics.items()):
+        report.text(_indented(value), summary=f"statistics: {name}")
+    report.write(path)
+
+
+def _funnel(report: HtmlReport, funnel: Funnel) -> None:
+    """Shows what each rule took, in the order of the rules, and what was left after it."""
+    decisions = funnel.decisions()
+    left = [sum(column) for column in zip(*decisions.values(), strict=True)] or [0, 0, 0]
+    counted = left[2] > 0
+    rows: list[tuple[Any, ...]] = [("input", *_measures(left, counted), "", left[0])]
+    for decision, sums in decisions.items():
+        if decision == KEPT:
+            continue
+        left = [a - b for a, b in zip(left, sums, strict=True)]
+        share = f"{sums[0] / max(rows[0][-1], 1):.2%}"
+        rows.append((decision, *_measures(sums, counted), share, left[0]))
+    kept = decisions.get(KEPT, [0, 0, 0])
+    rows.append((KEPT, *_measures(kept, counted), f"{kept[0] / max(rows[0][-1], 1):.2%}", kept[0]))
+    report.heading("The funnel")
+    report.note("Each document is counted at the first rule that decided; the ledger keeps all verdicts and scores.")
+    if not counted:
+        report.note("Tokens were not counted: bind Policy.tokenizer to count them.")
+    report.table(("rule", "documents", "bytes", "tokens", "share of documents", "documents left"), rows)
+    report.figure(bar_plot([row[0] for row in rows], [row[-1] for row in rows], "documents left after each rule"))
+
+
+def _measures(sums: Sequence[int], counted: bool) -> tuple[Any, ...]:
+    return (sums[0], sums[1], sums[2] if counted else "not counted")
+
+
+def _sources(report: HtmlReport, funnel: Funnel) -> None:
+    report.heading("Sources")
+    rows = []
+    for source, decisions in funnel.by(0).items():
+        documents = sum(sums[0] for sums in decisions.values())
+        kept = decisions.get(KEPT, [0, 0, 0])
+        rows.append((source, documents, kept[0], sum(sums[1] for sums in decisions.values()), kept[1]))
+    report.table(("source", "documents", "kept", "bytes", "bytes kept"), rows)
+
+
+def _languages(report: HtmlReport, funnel: Funnel) -> None:
+    """Shows the largest languages by kept bytes, and how many there are."""
+    table = funnel.by(1)
+    kept = {name: decisions.get(KEPT, [0, 0, 0]) for name, decisions in table.items()}
+    order = sorted(table, key=lambda name: (-kept[name][1], -sum(s[1] for s in table[name].values()), name))
+    rows = [
+        (name, sum(sums[0] for sums in table[name].values()), kept[name][0], kept[name][1])
+        for name in order[:LANGUAGES_SHOWN]
+    ]
+    report.heading("Languages")
+    report.note(
+        f"{sum(1 for sums in kept.values() if sums[0])} labels with kept documents; the {len(rows)} largest are shown."
+    )
+    report.table(("language", "documents", "kept", "bytes kept"), rows)
+    if rows:
+        largest = rows[:20]
+        report.figure(bar_plot([row[0] for row in largest], [row[3] for row in largest], "bytes kept"))
+
+
+def _personal_data(report: HtmlReport, funnel: Funnel) -> None:
+    report.heading("Personal data rewritten in kept documents")
+    report.table(("kind", "spans"), sorted(funnel.personal_data.items()))
+
+
+def _quarantine(report: HtmlReport, funnel: Funnel) -> None:
+    report.heading("Quarantine")
+    report.table(("source", "reason", "rows"), [(*key, count) for key, count in sorted(funnel.quarantined.items())])
+
+
+def _hosts(report: HtmlReport, parts: Sequence[epath.Path], show_hosts: bool) -> None:
+    """Shows the registrable domains with the most bytes: what came in and what was kept."""
+    import pyarrow.parquet
+
+    incoming: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    for part in parts:
+        columns = ["registrable_domain", "utf8_bytes", "utf8_bytes_out"]
+        table = pyarrow.parquet.read_table(os.fspath(part / LEDGER_FILE), columns=columns)
+        sums = table.group_by("registrable_domain").aggregate([("utf8_bytes", "sum"), ("utf8_bytes_out", "sum")])
+        for row in sums.to_pylist():
+            if row["registrable_domain"]:
+                incoming[row["registrable_domain"]] += row["utf8_bytes_sum"]
+                kept[row["registrable_domain"]] += row["utf8_bytes_out_sum"]
+    report.heading("Domains")
+    if not show_hosts:
+        report.note("Names are masked, because they can be personal data; prepare.show_hosts=True shows them.")
+    largest = sorted(incoming, key=lambda name: (-incoming[name], name))[:HOSTS_SHOWN]
+    report.table(
+        ("domain", "bytes", "bytes kept"),
+        [(name if show_hosts else masked(name), incoming[name], kept[name]) for name in largest],
+    )
+
+
+def masked(domain: str) -> str:
+    """Returns a domain with its name hidden and its last label shown: `s•••.example`."""
+    name, separator, last = domain.rpartition(".")
+    return f"{name[:1]}•••{separator}{last}" if separator else "•••"
+
+
+def _indented(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,115 @@
+"""The aggregate stage: what only the whole corpus can say: statistics, repeated identities, clusters of copies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from apertus_jax.corpus.duplicates import find_clusters
+from apertus_jax.corpus.duplicates.external_sort import RowSorter
+from apertus_jax.corpus.prepare.plan import ordinal
+from apertus_jax.corpus.prepare.preparation import Preparation
+from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, KEYS_FILE, SCORES_FILE
+from apertus_jax.corpus.prepare.statistics import gather_statistics
+from apertus_jax.corpus.prepare.tables import column_arrays, read_rows
+
+KIND = "prepare_statistics"
+STATISTICS_FILE = "statistics.json"
+CLUSTERS_FILE = "clusters.parquet"
+REPEATED_FILE = "repeated_ids.bin"  # uint64 ordinals of documents whose identity an earlier document has
+MEMORY_BYTES = 256 << 20
+
+
+def aggregate(preparation: Preparation, score_folders: Sequence[epath.Path], folder: epath.Path) -> dict[str, Any]:
+    """Writes the statistics of all units' scores into `folder` and returns their summary."""
+
+    def rows_of(columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        return _rows(score_folders, columns, preparation)
+
+    statistics = gather_statistics(preparation.policy, rows_of)
+    (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=1, sort_keys=True, ensure_ascii=False))
+    with scratch_folder(folder) as scratch:
+        summary = {"repeated_ids": _find_repeated_ids(score_folders, folder / REPEATED_FILE, scratch)}
+        keys = [os.fspath(each / KEYS_FILE) for each in score_folders if (each / KEYS_FILE).exists()]
+        if keys:
+            summary["clusters"] = find_clusters(keys, os.fspath(folder / CLUSTERS_FILE), scratch, MEMORY_BYTES)
+    return summary
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: epath.PathLike) -> Iterator[str]:
+    """Gives a folder for sorting that is gone before the folder around it is committed."""
+    scratch = epath.Path(folder) / "scratch"
+    scratch.mkdir()
+    try:
+        yield os.fspath(scratch)
+    finally:
+        scratch.rmtree()
+
+
+def read_statistics(folder: epath.PathLike) -> dict[str, Any]:
+    """Returns what the rules' `gather` found."""
+    return json.loads((epath.Path(folder) / STATISTICS_FILE).read_text())
+
+
+def repeated_in_unit(folder: epath.PathLike, unit: int) -> set[int]:
+    """Returns the row numbers of a unit whose identity an earlier document of the corpus has."""
+    path = epath.Path(folder) / REPEATED_FILE
+    if not path.stat().length:
+        return set()
+    every = np.memmap(os.fspath(path), np.uint64, mode="r")
+    first, last = np.searchsorted(every, np.array([ordinal(unit, 0), ordinal(unit + 1, 0)], np.uint64))
+    return {int(each) - ordinal(unit, 0) for each in every[first:last]}
+
+
+def id_words(document_ids: Sequence[str]) -> np.ndarray:
+    """Returns identities of 32 hexadecimal digits as uint64[n, 2], high word first."""
+    return np.frombuffer(bytes.fromhex("".join(document_ids)), ">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _rows(
+    score_folders: Sequence[epath.Path], columns: Sequence[str], preparation: Preparation
+) -> Iterator[dict[str, Any]]:
+    """Streams some columns, and the language, of all documents whose text was looked at."""
+    for each in score_folders:
+        for row in read_rows(each / SCORES_FILE, (*columns, CONTENT_EVALUATED)):
+            if row[CONTENT_EVALUATED]:
+                yield row | {"language": preparation.language_of(row)}
+
+
+def _find_repeated_ids(score_folders: Sequence[epath.Path], path: epath.Path, scratch: str) -> int:
+    """Writes the ordinals of all documents but the first of each identity, ascending; returns how many."""
+    identities = RowSorter(3, scratch, MEMORY_BYTES)
+    for unit, each in enumerate(score_folders):
+        row = 0
+        for (document_ids,) in column_arrays(each / SCORES_FILE, ["document_id"]):
+            rows = np.empty((len(document_ids), 3), np.uint64)
+            rows[:, :2] = id_words(document_ids)
+            rows[:, 2] = np.arange(len(rows), dtype=np.uint64) + np.uint64(ordinal(unit, row))
+            identities.add(rows)
+            row += len(rows)
+    repeated = RowSorter(1, scratch, MEMORY_BYTES)
+    for block in _later_of_equal(identities.sorted_blocks()):
+        repeated.add(block[:, 2:])
+    count = 0
+    with path.open("wb") as file:
+        for block in repeated.sorted_blocks():
+            file.write(np.ascontiguousarray(block, "<u8").tobytes())
+            count += len(block)
+    return count
+
+
+def _later_of_equal(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the rows whose first two columns equal those of the row before; blocks are sorted."""
+    before = None
+    for block in blocks:
+        joined = block if before is None else np.concatenate([before, block])
+        same = (joined[1:, :2] == joined[:-1, :2]).all(axis=1)
+        yield joined[1:][same]
+        before = joined[-1:]

@@ -1,0 +1,92 @@
+"""The plan: which pieces of which sources are prepared, fixed before any of them is looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from apertus_jax import artifacts
+from apertus_jax.corpus.sources import Source, Unit, describe_source, plan_units, reader_versions
+from apertus_jax.errors import UserError
+
+KIND = "prepare_plan"
+PLAN_FILE = "plan.json"
+ROW_BITS = 40  # an ordinal is the number of the unit, then that of the row in it
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Sources cut into units, and the day against which crawl dates are judged.
+
+    Attributes:
+      sources: where documents come from.
+      units: pieces of them, each with the digest of its content, in the order of the corpus.
+      as_of: YYYY-MM-DD; documents crawled after it are quarantined, tombstones effective after it do not count yet.
+    """
+
+    sources: tuple[Source, ...]
+    units: tuple[Unit, ...]
+    as_of: str
+
+    def digest(self) -> str:
+        """Returns the digest of everything that the plan fixes."""
+        return artifacts.digest_json(_content(self.sources, self.units) | {"as_of": self.as_of})
+
+    def source_of(self, number: int) -> Source:
+        """Returns the source of a unit."""
+        return self.sources[self.units[number].source_index]
+
+
+def ordinal(unit: int, row: int) -> int:
+    """Returns the place of a document in the corpus: unit number, then row number inside it."""
+    return (unit << ROW_BITS) | row
+
+
+def make_plan(sources: Sequence[Source], work: epath.PathLike, as_of: str, target_bytes: int) -> Plan:
+    """Returns the plan of these sources, from the work folder when it was made before.
+
+    Raises:
+      UserError: a source is missing or unusable, two sources have one name, or `as_of` is not a date.
+    """
+    if not sources:
+        raise UserError("prepare.sources is empty; bind prepare.sources = [@Source()] in a gin file, or give --input")
+    names = [source.name for source in sources]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"prepare.sources names {', '.join(repeated)} twice; give each source its own name")
+    _check_date(as_of)
+    units = tuple(plan_units(sources, target_bytes=target_bytes))
+    chosen = _content(sources, units) | {"as_of": as_of}
+    root = epath.Path(work)
+    # Without a date in the configuration the first plan's day stays, so that a run goes on unchanged tomorrow.
+    place = root / f"plan-{artifacts.digest_json(chosen)[:16]}"
+    if not artifacts.is_complete(place):
+        content = chosen | {"as_of": as_of or datetime.date.today().isoformat()}
+        with artifacts.build(place, KIND, {"chosen": artifacts.digest_json(chosen)}) as build:
+            (build.path / PLAN_FILE).write_text(json.dumps(content, indent=1, sort_keys=True))
+    artifacts.verify(place, KIND)
+    stored = json.loads((place / PLAN_FILE).read_text())
+    return Plan(tuple(sources), units, stored["as_of"])
+
+
+def _check_date(text: str) -> None:
+    """Raises UserError unless `text` is empty or a calendar day."""
+    if not text:
+        return
+    try:
+        datetime.date.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"prepare.as_of = {text!r} is not a day; write YYYY-MM-DD") from error
+
+
+def _content(sources: Sequence[Source], units: Sequence[Unit]) -> dict[str, Any]:
+    """Returns what decides the documents: how sources are read and the digests of units, not where files lie."""
+    return {
+        "sources": [describe_source(source) for source in sources],
+        "units": [unit.to_json() for unit in units],
+        "readers": reader_versions(sorted({part.format for unit in units for part in unit.parts})),
+    }

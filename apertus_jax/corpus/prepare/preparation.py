@@ -1,0 +1,108 @@
+"""What decides the bytes of a prepared corpus, and where its stages lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from apertus_jax import artifacts
+from apertus_jax.corpus.documents import UNKNOWN_LANGUAGE
+from apertus_jax.corpus.duplicates import DuplicateRule
+from apertus_jax.corpus.language import LanguageRule, document_language
+from apertus_jax.corpus.prepare.plan import Plan
+from apertus_jax.corpus.prepare.policy import Policy, describe, part_of, scorers_of
+from apertus_jax.corpus.prepare.score import CHARACTERS_PER_BATCH, DOCUMENTS_PER_BATCH, UnitScorer
+from apertus_jax.corpus.removal import RemovalScoring
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """A plan under a policy; travels to worker processes, where models are loaded anew.
+
+    Attributes:
+      plan: the units.
+      policy: what is looked at and decided.
+      work: folder of the intermediate stages, named after what decided them, so that policies can share scores.
+      output: folder of the result.
+      seconds_per_document: a document that needs longer is quarantined.
+    """
+
+    plan: Plan
+    policy: Policy
+    work: str
+    output: str
+    seconds_per_document: float
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves loaded models behind."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @functools.cached_property
+    def scorer(self) -> UnitScorer:
+        """The scorers of the policy, loaded."""
+        consent = [self._on_the_day(scoring) for scoring in self.policy.consent_scoring]
+        return UnitScorer(self.policy, scorers_of(consent), self.language_of, self.seconds_per_document)
+
+    def _on_the_day(self, scoring: Any) -> Any:
+        """Removal requests are judged on the day of the plan, so that the same plan gives the same corpus."""
+        if isinstance(scoring, RemovalScoring) and not scoring.today:
+            return dataclasses.replace(scoring, today=self.plan.as_of)
+        return scoring
+
+    @functools.cached_property
+    def duplicate_rule(self) -> DuplicateRule | None:
+        """The rule that chooses among copies, if the policy has one."""
+        return part_of(self.policy.content_rules, DuplicateRule)
+
+    @functools.cached_property
+    def trusts_declared_languages(self) -> bool:
+        """Whether a language that the source declared wins over the model's."""
+        rule = part_of(self.policy.content_rules, LanguageRule)
+        return rule is None or rule.trust_declared
+
+    def language_of(self, row: Mapping[str, Any]) -> str | None:
+        """Returns the label that a document goes by; None where consent did not let its text be looked at."""
+        if "language_label" not in row:
+            return UNKNOWN_LANGUAGE
+        return document_language(row, self.trusts_declared_languages)
+
+    @functools.cached_property
+    def score_inputs(self) -> dict[str, Any]:
+        """What decides the scores: not the thresholds."""
+        return {
+            "format": FORMAT,
+            "plan": self.plan.digest(),
+            "consent": [dict(scorer.identity()) for scorer in self.scorer.consent],
+            "consent_rules": describe(tuple(self.policy.consent_rules)),
+            "content": [dict(scorer.identity()) for scorer in self.scorer.content],
+            "personal_data": describe(self.policy.personal_data),
+            "trusts_declared_languages": self.trusts_declared_languages,
+            "duplicate_scope": self.scorer.duplicate_scope,
+            "tokenizer": self.scorer.tokenizer_digest,
+            "batch": [DOCUMENTS_PER_BATCH, CHARACTERS_PER_BATCH],
+            "seconds_per_document": self.seconds_per_document,
+        }
+
+    @functools.cached_property
+    def decision_inputs(self) -> dict[str, Any]:
+        """What decides which documents stay."""
+        return {"scores": artifacts.digest_json(self.score_inputs), "rules": describe(self.policy.rules)}
+
+    @functools.cached_property
+    def part_inputs(self) -> dict[str, Any]:
+        """What decides the permitted documents and the ledger."""
+        return {
+            "decisions": artifacts.digest_json(self.decision_inputs),
+            "policy": self.policy.digest(),
+            "policy_name": self.policy.name,
+        }
+
+    def stage_folder(self, name: str, inputs: dict[str, Any]) -> epath.Path:
+        """Returns the folder of an intermediate stage: its name and what decided its content."""
+        return epath.Path(self.work) / f"{name}-{artifacts.digest_json(inputs)[:16]}"
