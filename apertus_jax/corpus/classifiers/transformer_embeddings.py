@@ -50,6 +50,7 @@ class TransformerEmbedding:
           UserError: torch or transformers are not installed, or the folder holds no usable model.
         """
         try:
+            import safetensors
             import torch
             import transformers
         except ImportError as error:
@@ -63,7 +64,7 @@ class TransformerEmbedding:
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
             model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
             model = model.to(self.device).eval()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"{folder} cannot be loaded as a model with tokenizer ({reason}); fetch it again"
