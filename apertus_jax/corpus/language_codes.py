@@ -35,27 +35,23 @@ def three_letter_code(code: str) -> str:
 
 
 # Scripts that Unicode does not tell apart from another, or that only name a mixture, and what labels call them.
-_USUAL_SCRIPTS = dict(
-    pair.split(":")
-    for pair in (
-        "Hans:Hani Hant:Hani Hanb:Hani Bopo:Hani Kore:Hang Jamo:Hang Hira:Jpan Kana:Jpan Hrkt:Jpan Aran:Arab "
-        "Latf:Latn Latg:Latn Cyrs:Cyrl Syre:Syrc Syrj:Syrc Syrn:Syrc Geok:Geor Egyd:Egyp Egyh:Egyp"
-    ).split()
+_SCRIPT_PAIRS = (
+    "Hans:Hani Hant:Hani Hanb:Hani Bopo:Hani Kore:Hang Jamo:Hang Hira:Jpan Kana:Jpan Hrkt:Jpan Aran:Arab Latf:Latn "
+    "Latg:Latn Cyrs:Cyrl Syre:Syrc Syrj:Syrc Syrn:Syrc Geok:Geor Egyd:Egyp Egyh:Egyp"
 )
+_USUAL_SCRIPTS = dict(pair.split(":") for pair in _SCRIPT_PAIRS.split())
 # Macrolanguages and the one member that corpora mean by them (GlotLID's labels, FineWeb-2's folders).
-_INDIVIDUAL = dict(
-    pair.split(":")
-    for pair in (
-        "ara:arb aze:azj bih:bho est:ekk grn:gug kom:kpv kur:kmr lav:lvs mlg:plt mon:khk msa:zsm nep:npi nor:nob "
-        "ori:ory orm:gaz pus:pbt que:quy sqi:als swa:swh tgl:fil uzb:uzn yid:ydd zho:cmn"
-    ).split()
+_MEMBER_PAIRS = (
+    "ara:arb aze:azj bih:bho est:ekk grn:gug kom:kpv kur:kmr lav:lvs mlg:plt mon:khk msa:zsm nep:npi nor:nob ori:ory "
+    "orm:gaz pus:pbt que:quy sqi:als swa:swh tgl:fil uzb:uzn yid:ydd zho:cmn"
 )
+_INDIVIDUAL = dict(pair.split(":") for pair in _MEMBER_PAIRS.split())
 _ONE_SCRIPT = {
     "Latn": (
-        "afr als arg ast aym bar bcl bre cat cbk ceb ces cor cos cym dan deu diq dsb ekk eml eng epo eus fao fil fin fra frr "
-        "fry gaz gla gle glg glv gsw gug hat hrv hsb hun ido ile ilo ina ind isl ita jbo kmr lat lim lit lmo ltz lvs mlt "
-        "mwl nah nap nds nld nno nob oci pam pfl plt pms pol por quy roh scn sco slk slv som spa srd swe swh tur vec "
-        "vep vie vls vol war wln yor xho zul"
+        "afr als arg ast aym bar bcl bre cat cbk ceb ces cor cos cym dan deu diq dsb ekk eml eng epo eus fao "
+        "fil fin fra frr fry gaz gla gle glg glv gsw gug hat hrv hsb hun ido ile ilo ina ind isl ita jbo kmr "
+        "lat lim lit lmo ltz lvs mlt mwl nah nap nds nld nno nob oci pam pfl plt pms pol por quy roh scn sco "
+        "slk slv som spa srd swe swh tur vec vep vie vls vol war wln yor xho zul"
     ),
     "Arab": "arb arz azb ckb fas lrc mzn pbt pnb urd",
     "Cyrl": "ava bak bul bxr che chv khk kpv krc lez mhr mkd mrj myv oss rue rus sah tyv ukr xal",

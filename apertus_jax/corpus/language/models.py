@@ -33,7 +33,7 @@ def model_path(model: str) -> Path:
     if model != DEFAULT_MODEL:
         path = Path(model)
         if not path.is_file():
-            raise UserError(f"language model {model} does not exist; give the path of a fastText file or {DEFAULT_MODEL}")
+            raise UserError(f"language model {model} does not exist; give a fastText file or {DEFAULT_MODEL}")
         return path
     found = importlib.util.find_spec(DEFAULT_PACKAGE)
     if found is None or not found.submodule_search_locations:
@@ -69,7 +69,10 @@ def predict(model: _FastText, text: str, threshold: float) -> list[tuple[str, fl
     except UnicodeEncodeError:
         labels, scores = model.predict(line.encode("utf-8", "replace").decode(), k=-1, threshold=threshold)
     # The sums behind a probability are single precision: it can pass 1 in the fifth digit.
-    pairs = [(label.removeprefix(LABEL_PREFIX), round(min(score, 1.0), 6)) for label, score in zip(labels, scores, strict=True)]
+    pairs = [
+        (label.removeprefix(LABEL_PREFIX), round(min(score, 1.0), 6))
+        for label, score in zip(labels, scores, strict=True)
+    ]
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import regex
 
 # ISO 15924 codes of every script that has letters in Unicode, in alphabetic order: ties go to the first.
-SCRIPT_CODES = (
+_CODES = (
     "Adlm Aghb Ahom Arab Armi Armn Avst Bali Bamu Bass Batk Beng Berf Bhks Bopo Brah Brai Bugi Buhd Cakm Cans Cari "
     "Cham Cher Chrs Copt Cpmn Cprt Cyrl Deva Diak Dogr Dsrt Dupl Egyp Elba Elym Ethi Gara Geor Glag Gong Gonm Goth "
     "Gran Grek Gujr Gukh Guru Hang Hani Hano Hatr Hebr Hira Hluw Hmng Hmnp Hung Ital Java Kali Kana Kawi Khar Khmr "
@@ -19,7 +19,8 @@ SCRIPT_CODES = (
     "Osma Ougr Palm Pauc Perm Phag Phli Phlp Phnx Plrd Prti Rjng Rohg Runr Samr Sarb Saur Sgnw Shaw Shrd Sidd Sidt "
     "Sind Sinh Sogd Sogo Sora Soyo Sund Sunu Sylo Syrc Tagb Takr Tale Talu Taml Tang Tavt Tayo Telu Tfng Tglg Thaa "
     "Thai Tibt Tirh Tnsa Todr Tols Toto Tutg Ugar Vaii Vith Wara Wcho Xpeo Xsux Yezi Yiii Zanb"
-).split()
+)
+SCRIPT_CODES = tuple(_CODES.split())
 NO_SCRIPT = "Zyyy"  # a text without letters
 # Scripts whose characters Unicode does not class as letters.
 SCRIPTS_WITHOUT_LETTERS = ("Brai", "Sgnw")

@@ -1,0 +1,54 @@
+"""Fingerprints of any stretch of a sequence in constant time, from one pass over it."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+# An odd number without pattern, so that it has an inverse modulo 2^64.
+BASE = 0x9E6C63D0876A3F6B
+INVERSE = pow(BASE, -1, 1 << 64)
+
+
+class Fingerprints:
+    """Polynomial fingerprints modulo 2^64 of stretches of a sequence.
+
+    F(start, end) = Σ value[i]·BASE^(i − start): equal stretches have equal fingerprints wherever they lie, and
+    different ones of ordinary text practically never do (chance about 2^-64 a pair; texts built to collide would only
+    change how repetitive they seem).
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        """Takes non-zero integers below 2^64, [length]."""
+        powers, _ = _powers(_bits(len(values) + 1))
+        self._sums = np.zeros(len(values) + 1, np.uint64)
+        np.cumsum(values.astype(np.uint64) * powers[: len(values)], out=self._sums[1:])
+
+    def of(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Returns the fingerprints of the stretches [start, end), uint64[stretches]."""
+        _, inverses = _powers(_bits(len(self._sums)))
+        return mix((self._sums[end] - self._sums[start]) * inverses[start])
+
+
+def mix(values: np.ndarray) -> np.ndarray:
+    """Returns a fixed permutation of 64-bit numbers that spreads every bit over all (the finalizer of splitmix64)."""
+    values = values ^ (values >> np.uint64(30))
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def _bits(length: int) -> int:
+    """Returns for how many bits of positions powers are wanted: few sizes, so that few are computed."""
+    return max(18, length.bit_length())
+
+
+@functools.lru_cache(maxsize=2)
+def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns BASE^i and BASE^-i modulo 2^64 for i below 2^bits, uint64."""
+    powers, inverses = (np.full(1 << bits, factor, np.uint64) for factor in (BASE, INVERSE))
+    powers[0] = inverses[0] = 1
+    return np.cumprod(powers), np.cumprod(inverses)
