@@ -1,0 +1,14 @@
+"""Contamination: documents that repeat benchmark items or texts that are to be protected."""
+
+from apertus_jax.corpus.contamination.benchmark_index import BenchmarkIndex, BenchmarkItem, read_benchmarks
+from apertus_jax.corpus.contamination.rule import ContaminationRule
+from apertus_jax.corpus.contamination.scoring import ContaminationScorer, ContaminationScoring
+
+__all__ = [
+    "BenchmarkIndex",
+    "BenchmarkItem",
+    "ContaminationRule",
+    "ContaminationScorer",
+    "ContaminationScoring",
+    "read_benchmarks",
+]
