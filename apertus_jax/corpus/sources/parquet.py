@@ -43,23 +43,19 @@ class Table:
         self.path = locate(source, name)
         try:
             self._file = self.path.open("rb")
+            self.metadata = pyarrow.parquet.read_metadata(self._file)
+            schema = self.metadata.schema.to_arrow_schema()
+            self.columns = _usable_columns(source, schema)
             # A dictionary keeps a value that stands in a million rows from being written out a million times.
             self.parquet = pyarrow.parquet.ParquetFile(
-                self._file, read_dictionary=[source.text_field], pre_buffer=False, buffer_size=BUFFER_BYTES
+                self._file,
+                metadata=self.metadata,
+                read_dictionary=[source.text_field],
+                pre_buffer=False,
+                buffer_size=BUFFER_BYTES,
             )
-            schema = self.parquet.schema_arrow
         except (pyarrow.ArrowException, OSError) as error:
             raise _damage(self.path, error) from None
-        names = schema.names
-        if names.count(source.text_field) != 1:
-            detail = f"no column {source.text_field}" if source.text_field not in names else "the column stands twice"
-            raise Unusable(QuarantineReason.MISSING_COLUMN, detail)
-        found = schema.field(source.text_field).type
-        text = found.value_type if pyarrow.types.is_dictionary(found) else found
-        if not (pyarrow.types.is_string(text) or pyarrow.types.is_large_string(text)):
-            raise Unusable(QuarantineReason.COLUMN_TYPE, f"column {source.text_field} is {text}, not string")
-        self.columns = [each for each in dict.fromkeys(source.columns) if names.count(each) == 1]
-        self.metadata = self.parquet.metadata
 
     def close(self) -> None:
         """Closes the file."""
@@ -141,6 +137,25 @@ def read_parquet(source: Source, part: Part, today: str) -> Rows:
 def changed(path: epath.Path) -> UserError:
     """Returns the error about a file that is not what was planned."""
     return UserError(f"{path} has changed since the work was planned; restore it, or start a new output")
+
+
+def _usable_columns(source: Source, schema: pyarrow.Schema) -> list[str]:
+    """Returns the columns of a table that a source names.
+
+    Raises:
+      Unusable: there is no column of strings for the text.
+    """
+    import pyarrow
+
+    count = schema.names.count(source.text_field)
+    if count != 1:
+        detail = f"no column {source.text_field}" if count == 0 else f"{count} columns {source.text_field}"
+        raise Unusable(QuarantineReason.MISSING_COLUMN, detail)
+    found = schema.field(source.text_field).type
+    text = found.value_type if pyarrow.types.is_dictionary(found) else found
+    if not (pyarrow.types.is_string(text) or pyarrow.types.is_large_string(text)):
+        raise Unusable(QuarantineReason.COLUMN_TYPE, f"column {source.text_field} is {text}, not string")
+    return [each for each in dict.fromkeys(source.columns) if schema.names.count(each) == 1]
 
 
 def _document(source: Source, file: str, row: int, today: str, fields: dict[str, Any] | Unusable) -> Any:

@@ -139,6 +139,8 @@ def _within_limits(chunks: Iterator[bytes | Damage], file: CheckedFile, limits: 
 def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
     """Yields the content of all members; after a damaged one, of those that can be found behind it."""
     window = b""  # from the beginning of the member, as far as it is kept
+    # A piece waits until the next one, or the check sum, shows that decoding went well so far.
+    waiting = b""
     position = failures = 0
     decoder = None
     is_sound = True
@@ -147,6 +149,7 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
             piece = file.read(OUTPUT_BYTES)
             if not piece:
                 if decoder is not None and is_sound:
+                    yield waiting
                     yield Damage(QuarantineReason.TRUNCATED_FILE, "the gzip data end before their end mark")
                 return
             window = (window[-KEPT_BYTES:] if resumes else b"") + piece
@@ -161,7 +164,7 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
         try:
             output = decoder.decompress(taken, OUTPUT_BYTES)
         except zlib.error:
-            failures += 1
+            failures, waiting = failures + 1, b""
             is_last = not resumes or failures > MOST_RESUMPTIONS
             if is_sound or is_last:
                 yield Damage(QuarantineReason.DAMAGED_FILE, "the gzip data are damaged", is_last)
@@ -171,9 +174,11 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
             continue
         position += len(taken) - len(decoder.unconsumed_tail) - len(decoder.unused_data)
         if output:
-            yield output
+            yield waiting
+            waiting = output
         if decoder.eof:
-            decoder, is_sound = None, True
+            yield waiting
+            decoder, waiting, is_sound = None, b"", True
 
 
 def _from_next_member(file: CheckedFile, window: bytes) -> bytes:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LONGEST_HEADER = 1 << 16
 MARKER = b"WARC/1."
+DOCUMENT_RECORDS = ("response", "resource", "conversion")
+OTHER_RECORDS = ("warcinfo", "request", "metadata", "revisit", "continuation")
 END_OF_HEADER = b"\r\n\r\n"
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,15})[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _NEXT = re.compile(rb"[\r\n]WARC/1\.\d\r\n")
@@ -51,36 +53,32 @@ def read_web_archive(source: Source, part: Part, today: str, ignored: collection
     file.finish(part.digest)
 
 
-class _Lost(Exception):
-    """The stream was damaged while bytes were asked for."""
-
-    def __init__(self, damage: Damage):
-        super().__init__(damage.detail)
-        self.damage = damage
-
-
 class _Buffer:
-    """The bytes of a stream that were not looked at yet."""
+    """The bytes of a stream that were not looked at yet; `damage` is what keeps more from coming for now."""
 
     def __init__(self, chunks: Iterator[bytes | Damage]):
         self._chunks = chunks
         self.content = bytearray()
+        self.damage: Damage | None = None
 
     def fill(self, size: int) -> bool:
-        """Reads until `size` bytes are there; returns whether they are.
-
-        Raises:
-          _Lost: the stream is damaged; what was there is gone.
-        """
-        while len(self.content) < size:
+        """Reads until `size` bytes are there; returns whether they are."""
+        while len(self.content) < size and self.damage is None:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return False
             if isinstance(chunk, Damage):
-                self.content.clear()
-                raise _Lost(chunk)
-            self.content += chunk
-        return True
+                self.damage = chunk
+            else:
+                self.content += chunk
+        return len(self.content) >= size
+
+    def pass_damage(self) -> Damage | None:
+        """Forgets what stands before the damage that was met, so that reading goes on behind it; returns the damage."""
+        damage, self.damage = self.damage, None
+        if damage is not None:
+            self.content.clear()
+        return damage
 
     def skip(self, size: int) -> bool:
         """Passes over `size` bytes without holding them; returns whether there were so many."""
@@ -113,26 +111,20 @@ def cut_records(chunks: Iterator[bytes | Damage], longest: int) -> Iterator[byte
     thing that looks like a beginning.
     """
     buffer = _Buffer(chunks)
-    is_lost = False
     while True:
-        try:
-            if is_lost:
-                is_lost = False
-                buffer.content[:0] = b"\n"
-                if not buffer.skip_to_record(0):
-                    return
-            record = _next_record(buffer, longest)
-        except _Lost as lost:
-            yield lost.damage
-            is_lost = True
-            continue
-        if record is None:
+        record = _next_record(buffer, longest)
+        if record is not None:
+            yield record
+        elif damage := buffer.pass_damage():
+            yield damage
+            buffer.content += b"\n"
+            buffer.skip_to_record(0)
+        else:
             return
-        yield record
 
 
 def _next_record(buffer: _Buffer, longest: int) -> bytes | Unusable | None:
-    """Returns the next record, what is wrong with it, or None at the end."""
+    """Returns the next record, what is wrong with it, or None where the stream ends or is damaged."""
     while buffer.fill(1) and buffer.content[0] in b"\r\n":
         del buffer.content[: len(buffer.content) - len(buffer.content.lstrip(b"\r\n"))]
     if not buffer.content:
@@ -147,13 +139,13 @@ def _next_record(buffer: _Buffer, longest: int) -> bytes | Unusable | None:
     size = header + int(length.group(1))
     if size > longest + LONGEST_HEADER:
         if not buffer.skip(size):
-            return Unusable(QuarantineReason.TRUNCATED_FILE, "the file ends inside a record too large to keep")
+            return None if buffer.damage else Unusable(QuarantineReason.TRUNCATED_FILE, "ends inside a large record")
         return Unusable(QuarantineReason.RECORD_TOO_LARGE, f"more than {longest} bytes")
     if not buffer.fill(size):
         # Either the file ends too early or the length is wrong and the next records stand inside.
         if buffer.skip_to_record(header):
             return Unusable(QuarantineReason.DAMAGED_RECORD, "shorter than it says")
-        return Unusable(QuarantineReason.TRUNCATED_FILE, "the file ends inside a record")
+        return None if buffer.damage else Unusable(QuarantineReason.TRUNCATED_FILE, "the file ends inside a record")
     if not _is_followed_well(buffer, size):
         buffer.skip_to_record(header)
         return Unusable(QuarantineReason.DAMAGED_RECORD, "not as long as it says")
@@ -163,11 +155,12 @@ def _next_record(buffer: _Buffer, longest: int) -> bytes | Unusable | None:
 
 
 def _is_followed_well(buffer: _Buffer, size: int) -> bool:
-    """Returns whether behind `size` bytes there is the end, or a line end and the beginning of another record."""
+    """Returns whether behind `size` bytes there is the end of the file or of a record."""
     buffer.fill(size + len(END_OF_HEADER) + len(MARKER))
     rest = bytes(buffer.content[size : size + len(END_OF_HEADER) + len(MARKER)])
     behind = rest.lstrip(b"\r\n")
-    return not behind or (len(behind) < len(rest) and behind.startswith(MARKER[: len(behind)]))
+    # Two line ends are what the standard wants; some writers leave one.
+    return rest.startswith(END_OF_HEADER) or not behind or (behind != rest and behind.startswith(MARKER))
 
 
 def _documents(
@@ -178,38 +171,46 @@ def _documents(
 
     try:
         record = WarcRecord.from_bytes(content)
-        kind = record.record_type.name
+        kind = (record.headers.get("WARC-Type") or "").lower()
     except (OSError, ValueError):
         yield QuarantinedRow(source.name, file, row, QuarantineReason.DAMAGED_RECORD, "the header is not readable")
         return
-    if kind not in ("response", "resource", "conversion"):
-        ignored[f"record_{kind}"] += 1
+    if kind not in DOCUMENT_RECORDS:
+        ignored[f"record_{kind}" if kind in OTHER_RECORDS else "record_unknown"] += 1
         return
 
-    document = attempt(source, file, row, _document, source, file, row, today, record, ignored)
+    document = attempt(source, file, row, _document, source, file, row, today, record, content, ignored)
     if document is not None:
         yield document
 
 
 def _document(
-    source: Source, file: str, row: int, today: str, record: WarcRecord, ignored: collections.Counter[str]
+    source: Source,
+    file: str,
+    row: int,
+    today: str,
+    record: WarcRecord,
+    content: bytes,
+    ignored: collections.Counter[str],
 ) -> RawDocument | None:
     """Returns the document of a record, or None when it is counted as ignored.
 
     Raises:
       Unusable: it should be a document but cannot.
     """
+    from fastwarc.warc import WarcRecordType
+
     headers: list[tuple[str, str]] = []
     content_type = record.headers.get("Content-Type") or ""
     if record.is_http:
-        body = _http_body(record, source)
+        body = _http_body(record, content, source)
         if record.http_headers.status_code != 200:
             ignored[f"status_{record.http_headers.status_code}"] += 1
             return None
         headers = [(name.strip().lower(), value.strip()) for name, value in record.http_headers.items()]
         content_type = dict(headers).get("content-type", "")
     else:
-        body = _read_within(record, source, compressed=0)
+        body = _read_within(record, source, coded=0)
     kind = content_type.partition(";")[0].strip().lower()
     is_page = kind in _HTML_TYPES or (not kind and body.lstrip()[:1] == b"<")
     if not is_page and kind != "text/plain":
@@ -218,7 +219,7 @@ def _document(
     charset = _charset(content_type)
     if is_page:
         page = pages.read_page(body, charset, source.main_content)
-    elif record.record_type.name == "conversion":
+    elif record.record_type == WarcRecordType.conversion:
         page = pages.Page(_utf8(body).strip(), {}, ())
     else:
         page = pages.Page(pages.decode(body, charset, is_html=False).strip(), {}, ())
@@ -236,23 +237,35 @@ def _document(
     return make_document(source, file, row, today, fields)
 
 
-def _http_body(record: WarcRecord, source: Source) -> bytes:
-    """Returns the body of an HTTP response with its codings undone; many crawlers undo them and leave the headers.
+def _http_body(record: WarcRecord, content: bytes, source: Source) -> bytes:
+    """Returns the body of an HTTP response with its codings undone; `record` then has the response's headers.
 
     Raises:
       Unusable: it is damaged, or larger than the source's limits.
     """
-    compressed = record.content_length
+    from fastwarc.warc import WarcRecord
+
+    damaged = Unusable(QuarantineReason.DAMAGED_RECORD, "the HTTP response cannot be decoded")
     try:
         record.parse_http(auto_decode="all")
         if record.http_headers is None or record.http_headers.status_code is None:
-            raise Unusable(QuarantineReason.DAMAGED_RECORD, "the HTTP response is not readable")
-        return _read_within(record, source, compressed)
+            raise damaged
+        coded = record.content_length if "Content-Encoding" in record.http_headers else 0
+        body = _read_within(record, source, coded)
+        if coded and not body:
+            raise damaged
+        return body
     except OSError:
-        raise Unusable(QuarantineReason.DAMAGED_RECORD, "the HTTP response cannot be decoded") from None
+        # Many crawlers undo the codings and leave the headers that announce them.
+        plain = WarcRecord.from_bytes(content)
+        plain.parse_http(auto_decode="none")
+        body = _read_within(plain, source, coded=0)
+        if body.lstrip()[:1] != b"<":
+            raise damaged from None
+        return body
 
 
-def _read_within(record: WarcRecord, source: Source, compressed: int) -> bytes:
+def _read_within(record: WarcRecord, source: Source, coded: int) -> bytes:
     """Returns the rest of a record's content.
 
     Raises:
@@ -266,7 +279,7 @@ def _read_within(record: WarcRecord, source: Source, compressed: int) -> bytes:
         left -= len(piece)
     if left > 0:
         return b"".join(pieces)
-    if compressed and limits.record_bytes > limits.expansion * compressed:
+    if coded and limits.record_bytes > limits.expansion * coded:
         raise Unusable(QuarantineReason.DECOMPRESSION_BOMB, f"expands more than {limits.expansion} times")
     raise Unusable(QuarantineReason.RECORD_TOO_LARGE, f"more than {limits.record_bytes} bytes")
 
