@@ -88,7 +88,7 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     **{language: (script,) for script, languages in _ONE_SCRIPT.items() for language in languages.split()},
     **{entry[:3]: tuple(entry[4:].split(",")) for entry in _SEVERAL_SCRIPTS.split()},
 }
-UNKNOWN_CODES = ("und", "zxx", "mul", "mis")  # undetermined, no language, several, not coded
+UNKNOWN_CODES = ("und", "zxx")  # undetermined, no language; a language without a code (mis) is still one
 UNKNOWN_SCRIPT = "Zzzz"
 _TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{4}))?(?:[-_][A-Za-z0-9]+)*")
 

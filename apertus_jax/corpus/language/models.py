@@ -66,7 +66,7 @@ def predict(model: _FastText, text: str, threshold: float) -> list[tuple[str, fl
     line = text.replace("\n", " ")
     try:
         labels, scores = model.predict(line, k=-1, threshold=threshold)
-    except UnicodeEncodeError:
+    except TypeError:  # what pybind11 raises of a string that UTF-8 cannot spell
         labels, scores = model.predict(line.encode("utf-8", "replace").decode(), k=-1, threshold=threshold)
     # The sums behind a probability are single precision: it can pass 1 in the fifth digit.
     pairs = [

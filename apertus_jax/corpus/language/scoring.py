@@ -110,7 +110,7 @@ class LanguageScorer:
 
 
 def excerpt(text: str, characters: int) -> str:
-    """Returns a text, or of one longer than `characters` four equally distant pieces, its beginning and end included."""
+    """Returns a text, or four equally distant pieces of a longer one, its beginning and its end among them."""
     if len(text) <= characters:
         return text
     length = characters // PIECES
