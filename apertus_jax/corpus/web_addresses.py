@@ -21,6 +21,7 @@ LONGEST_CACHED_URL = 2048  # a cache of megabyte-long keys would be a leak
 
 _BLANKS = "".join(map(chr, range(0x21)))
 _SPLIT = re.compile(r"(https?):[/\\]{2}([^/\\?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
+_ORDINARY = re.compile(r"(https?)://([a-z0-9.-]+)(/[^\x00-\x20#\\]*)?(?:#|\Z)")
 _LINE_BREAKS = str.maketrans("", "", "\t\r\n")
 _FORBIDDEN_IN_HOST = re.compile(r"[\x00-\x20#%/:<>?@\[\\\]^|\x7f]")
 _PLAIN_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
@@ -91,6 +92,15 @@ def _parse_cached(url: str) -> WebAddress | None:
 
 
 def _parse(url: str) -> WebAddress | None:
+    ordinary = _ORDINARY.match(url)
+    if ordinary is not None:  # nearly all URLs are; the long way gives the same
+        scheme, name, path = ordinary.groups()
+        host = canonical_host(name)
+        return None if host is None else WebAddress(scheme, host, host, path or "/")
+    return _parse_any(url)
+
+
+def _parse_any(url: str) -> WebAddress | None:
     match = _SPLIT.match(url.strip(_BLANKS).translate(_LINE_BREAKS))
     if match is None:
         return None
