@@ -140,14 +140,18 @@ def _wildcards(literal: str, open_end: bool, rule: CompiledRule) -> Wildcards:
 
 
 class RuleMatcher:
-    """All rules of one group. `decide(path)` returns the rule that decides about a canonical path, or None."""
+    """All rules of one group. `decide(path)` returns the rule that decides about a canonical path, or None.
+
+    Encoded delimiters in the query of a URL equal plain ones only for rules that have a query themselves; a rule such
+    as `/*/` speaks of folders and does not find one in `?next=%2Fa%2F`.
+    """
 
     def __init__(self, lines: Iterable[RuleLine]):
         self.rules = [rule for rule in map(compile_rule, lines) if rule is not None]
         self.can_refuse = not all(rule.allow for rule in self.rules)
-        respelled = [dataclasses.replace(rule, pattern=decoded_query(rule.pattern)) for rule in self.rules]
-        self._decoded = RuleIndex(respelled)
-        self._encoded = RuleIndex(self.rules) if respelled != self.rules else self._decoded
+        self._respelled = [dataclasses.replace(rule, pattern=decoded_query(rule.pattern)) for rule in self.rules]
+        self._decoded = RuleIndex(self._respelled)
+        self._encoded: tuple[RuleIndex, RuleIndex] | None = None
 
     def signature(self) -> tuple:
         """Returns what two groups with the same verdict on every path have in common: their rules, wherever written."""
@@ -158,6 +162,13 @@ class RuleMatcher:
         if "%" in path:
             decoded = decoded_query(path)
             if decoded != path:
-                found = self._decoded.best(decoded), self._encoded.best(path)
-                return max((rule for rule in found if rule is not None), key=lambda rule: rule.rank, default=None)
+                return self._decide_twice(path, decoded)
         return self._decoded.best(path)
+
+    def _decide_twice(self, encoded: str, decoded: str) -> CompiledRule | None:
+        if self._encoded is None:
+            with_query = [rule for rule in self._respelled if "?" in rule.pattern]
+            self._encoded = RuleIndex(self.rules), RuleIndex(with_query)
+        as_written, with_query = self._encoded
+        found = as_written.best(encoded), with_query.best(decoded)
+        return max((rule for rule in found if rule is not None), key=lambda rule: rule.rank, default=None)
