@@ -125,9 +125,16 @@ def with_plain_spaces(body: bytes, url: str, agent: str) -> bytes:
     return re.sub(r"[^\S\r\n]", " ", text).encode("utf-8", "surrogateescape")
 
 
-def without_encoded(body: bytes, url: str, agent: str, octets: str) -> bytes:
-    """Takes out rules that have, or could meet, a delimiter that is plain on one side and encoded on the other."""
-    return edit_lines(body, lambda line: None if re.search(octets, field_and_value(line)[1]) else line)
+def without_encoded_delimiters(body: bytes, url: str, agent: str, encoded: str, in_query: bool) -> bytes:
+    """Takes out rules with a query where a delimiter is encoded, in them or in the URL, before or in the query."""
+
+    def edit(line):
+        value = field_and_value(line)[1]
+        parts = [text.partition("?")[2] if in_query else text for text in (value, url)]
+        meets = ("?" in value or not in_query) and any(re.search(encoded, part) for part in parts)
+        return None if meets and re.search(r"\?|%3[Ff]", value) else line
+
+    return edit_lines(body, edit)
 
 
 EDITS = {
@@ -143,8 +150,8 @@ EDITS = {
     "index_page": without_index_pages,
     "dollar": without_dollars,
     "stray_percent": without_stray_percents,
-    "encoded_query": functools.partial(without_encoded, octets=r"\?.*(/|%2[Ff]|%3[Ff])"),
-    "encoded_mark": functools.partial(without_encoded, octets=r"\?|%3[Ff]"),
+    "encoded_query": functools.partial(without_encoded_delimiters, encoded="%(2[Ff]|3[Ff])", in_query=True),
+    "encoded_mark": functools.partial(without_encoded_delimiters, encoded="%3[Ff]", in_query=False),
 }
 
 
