@@ -215,7 +215,7 @@ def _expand_zstandard(file: CheckedFile) -> Iterator[bytes | Damage]:
             output.append(expanded)
             size += len(expanded)
             if size >= OUTPUT_BYTES:
-                yield b"".join(output)
+                yield from _in_pieces(b"".join(output))
                 output, size = [], 0
             if decoder.eof:
                 position -= len(decoder.unused_data)
@@ -223,6 +223,11 @@ def _expand_zstandard(file: CheckedFile) -> Iterator[bytes | Damage]:
         yield b"".join(output)
     if decoder is not None:
         yield Damage(QuarantineReason.TRUNCATED_FILE, "the zstandard data end before their end mark")
+
+
+def _in_pieces(content: bytes) -> Iterator[bytes]:
+    """Yields bytes in pieces of OUTPUT_BYTES, so that limits are looked at between them."""
+    return (content[start : start + OUTPUT_BYTES] for start in range(0, len(content), OUTPUT_BYTES))
 
 
 def _zstandard_damage(error: Exception) -> Damage:
