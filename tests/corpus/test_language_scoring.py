@@ -9,9 +9,14 @@ import pytest
 from apertus_jax.corpus.bundled import bundled_documents
 from apertus_jax.corpus.language import LanguageRule, LanguageScoring, models, scoring
 from apertus_jax.corpus.language.models import model_path
-from apertus_jax.corpus.language_codes import language_label
+from apertus_jax.corpus.language_codes import language_label, scripts_of
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.errors import UserError
+
+LARGE = (
+    "deu fra ita spa por nld pol rus ces hun swe dan ell tur vie ind arb fas cmn jpn kor hin ben tam tel tha heb ukr "
+    "ron fin eng"
+)
 
 
 def raw(text, language="und"):
@@ -110,13 +115,17 @@ def test_default_model_is_right_about_most_texts_in_languages_it_knows(bundled):
     labels = {label for text in ("a", "я", "中") for label in model.predict(text, k=-1, threshold=-1)[0]}
     known = {models.language_and_script(label.removeprefix("__label__"))[0] for label in labels}
     assert len(known) == 176
-    total = right = 0
+    assert set(LARGE.split()) < known
+    right = {"known": [], "large": []}
     for document, row in zip(*bundled, strict=True):
         language, script = row["language_declared"].split("_")
-        if language in known and script == row["language_script"] and len(document.text) >= 300:
-            total += 1
-            right += row["language_label"] == row["language_declared"]
-    assert total > 150 and right / total > 0.75
+        if language in known and script in scripts_of(language) and len(document.text) >= 100:
+            right["known"].append(row["language_label"] == row["language_declared"])
+            if language in LARGE and script == scripts_of(language)[0]:
+                right["large"].append(row["language_label"] == row["language_declared"])
+    # Measured: 71 % of 512 texts in 165 labels, most of them small neighbours of large languages.
+    assert len(right["known"]) > 400 and sum(right["known"]) / len(right["known"]) > 0.68
+    assert len(right["large"]) > 100 and sum(right["large"]) / len(right["large"]) > 0.98
 
 
 def test_package_of_the_default_model_is_read_but_not_imported(scorer):
