@@ -65,7 +65,8 @@ COMMANDS = {
     "robots-snapshot": Command(
         "apertus_jax.corpus.robots_snapshot:build_robots_snapshot",
         "robots.txt captures (WARC files or a folder) to the table of what held on a day",
-        "apertus robots-snapshot --input=robots_warcs --output=runs/robots --gin.build_robots_snapshot.as_of=\"'2025-01-31'\"",
+        "apertus robots-snapshot --input=robots_warcs --output=runs/robots "
+        "--gin.build_robots_snapshot.as_of=\"'2025-01-31'\"",
         {"input": "input", "output": "output"},
         uses_jax=False,
     ),

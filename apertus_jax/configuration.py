@@ -26,6 +26,23 @@ from apertus_jax.errors import UserError
 
 GIN_CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs"
 CONFIGURABLES = {
+    "apertus_jax.corpus.sources": ("Source", "Limits"),
+    "apertus_jax.corpus.robots_snapshot": ("RobotsScoring", "RobotsRule"),
+    "apertus_jax.corpus.signals": ("SignalScoring", "SignalRule"),
+    "apertus_jax.corpus.removal": ("RemovalScoring", "RemovalRule"),
+    "apertus_jax.corpus.personal_data": ("PersonalDataPolicy",),
+    "apertus_jax.corpus.language": ("LanguageScoring", "LanguageRule"),
+    "apertus_jax.corpus.quality": ("QualityScoring", "QualityRule", "EnglishQualityRule"),
+    "apertus_jax.corpus.classifiers": (
+        "ClassifierScoring",
+        "HashedNgramEmbedding",
+        "TransformerEmbedding",
+        "QualityScoreRule",
+        "ToxicityRule",
+    ),
+    "apertus_jax.corpus.contamination": ("ContaminationScoring", "ContaminationRule"),
+    "apertus_jax.corpus.duplicates": ("DuplicateScoring", "DuplicateRule"),
+    "apertus_jax.corpus.prepare": ("Policy", "OnlySources"),
     "apertus_jax.model": ("ModelConfig", "RopeScaling"),
     "apertus_jax.sharding": ("MeshConfig",),
     "apertus_jax.data": ("BatchSchedule", "Mixture", "MixtureStage", "MegatronMixture", "MegatronStage"),

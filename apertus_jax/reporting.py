@@ -66,8 +66,12 @@ class HtmlReport:
 
     def figure(self, figure: Figure) -> None:
         """Adds a matplotlib figure as inline SVG."""
+        import matplotlib
+
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+        # Without a salt the names inside the drawing are random, and the same report would never have the same bytes.
+        with matplotlib.rc_context({"svg.hashsalt": self._title}):
+            figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
         svg = buffer.getvalue()
         self._pieces.append(svg[svg.index("<svg") :])
 

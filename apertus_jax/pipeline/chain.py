@@ -18,22 +18,51 @@ from apertus_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One command of the chain: its gin name, and which parameter gets which folder below the chain's output."""
+    """One command of the chain.
+
+    Attributes:
+      command: its gin name.
+      folders: parameter → folder below the chain's output.
+      links: earlier stage → what it feeds into this one: gin name → folder. They hold only when that stage is run too.
+    """
 
     command: str
     folders: dict[str, str]
+    links: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
 
 STAGES = {
-    "tokenize": Stage("tokenize", {"output": "store"}),
+    "overlay": Stage("write_overlay", {"output": "overlay"}),
+    "robots-snapshot": Stage("build_robots_snapshot", {"output": "robots"}, {"overlay": {"input": "overlay/robots"}}),
+    "remove": Stage("remove", {"output": "tombstones"}, {"overlay": {"input": "overlay/removal_requests.jsonl"}}),
+    "train-classifier": Stage(
+        "train_classifier", {"output": "toxicity"}, {"overlay": {"input": "overlay/labelled_toxicity.jsonl"}}
+    ),
+    "prepare": Stage(
+        "prepare",
+        {"output": "prepared", "work": "prepared.work"},
+        {
+            "overlay": {
+                "overlay/Source.path": "overlay/documents",
+                "SignalScoring.tdmrep": "overlay/tdmrep",
+                "ContaminationScoring.benchmarks": "overlay/benchmark.jsonl",
+            },
+            "robots-snapshot": {"RobotsScoring.snapshot": "robots", "SignalScoring.snapshot": "robots"},
+            "remove": {"RemovalScoring.tombstones": "tombstones"},
+            "train-classifier": {"ClassifierScoring.toxicity": "toxicity"},
+        },
+    ),
+    "tokenize": Stage("tokenize", {"output": "store"}, {"prepare": {"documents": "prepared"}}),
     "pretrain": Stage("pretrain", {"store": "store", "output": "train"}),
     "evaluate": Stage("evaluate", {"run": "train", "store": "store", "output": "evaluation"}),
     "export": Stage("export", {"model": "train", "output": "huggingface"}),
     "generate": Stage("generate", {"model": "train", "output": "samples"}),
 }
+# Without a policy there is nothing to prepare by: a gin file that has one names its stages.
+DEFAULT_STAGES = ("tokenize", "pretrain", "evaluate", "export", "generate")
 
 
-def run(output: str, stages: Sequence[str] = tuple(STAGES)) -> dict[str, Any]:
+def run(output: str, stages: Sequence[str] = DEFAULT_STAGES) -> dict[str, Any]:
     """Runs the stages in order below `output`; a stage whose result is already there returns at once.
 
     Args:
@@ -57,17 +86,22 @@ def run(output: str, stages: Sequence[str] = tuple(STAGES)) -> dict[str, Any]:
         stage = STAGES[name]
         console.rule(f"{number}/{len(stages)} {name}")
         started = time.monotonic()
-        results[name] = bind(stage, root)()
+        results[name] = bind(stage, root, stages[: number - 1])()
         console.print(f"{name}: {root / stage.folders['output']} ({time.monotonic() - started:.1f} s)")
         record_configuration(root)
     return results
 
 
-def bind(stage: Stage, root: epath.Path) -> Callable[[], Any]:
+def bind(stage: Stage, root: epath.Path, before: Sequence[str]) -> Callable[[], Any]:
     """Returns the stage's command with its folders bound, so that the operative configuration records them."""
+    bindings = dict(stage.folders)
+    for producer, links in stage.links.items():
+        if producer in before:
+            bindings |= links
     with gin.unlock_config():
-        for parameter, folder in stage.folders.items():
-            gin.bind_parameter(f"{stage.command}.{parameter}", str(root / folder))
+        for parameter, folder in bindings.items():
+            name = parameter if "." in parameter else f"{stage.command}.{parameter}"
+            gin.bind_parameter(name, str(root / folder))
     return gin.get_configurable(stage.command)
 
 

@@ -77,7 +77,7 @@ def test_a_second_run_writes_nothing(gin_file):
 
 def test_an_unknown_stage_is_named(gin_file, capsys):
     assert main(["run", f"--gin_file={gin_file}", "--gin.run.stages=['tokenise']"]) == 2
-    assert "run.stages names 'tokenise'; known stages are tokenize" in capsys.readouterr().err
+    assert "run.stages names 'tokenise'; known stages are overlay" in capsys.readouterr().err
 
 
 def test_pretraining_imports_neither_tensorflow_nor_seqio_nor_torch(gin_file):

@@ -17,6 +17,7 @@ from apertus_jax.errors import UserError
 
 # What a terminal would obey rather than show.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+FIRST = ("decision", "reason", "detail", "kept_id", "document_id", "url", "source", "file", "row")
 PLACE = re.compile(r"(?P<file>.+):(?P<row>\d+)")
 
 
@@ -108,9 +109,10 @@ def _show(story: Story, summary: Mapping[str, Any]) -> None:
     table = Table(title=Text(printable(title)), show_header=False)
     table.add_column("")
     table.add_column("", overflow="fold")
-    for name, value in row.items():
-        shown = "not evaluated" if value is None else printable(value)
-        table.add_row(Text(printable(name)), Text(shown))
+    absent = "none" if row.get("content_evaluated", True) else "not evaluated"
+    for name in sorted(row, key=lambda name: name not in FIRST):
+        shown = absent if row[name] in (None, "", []) else printable(row[name])
+        table.add_row(Text(name), Text(shown))
     for name in ("plan", "as_of"):
         if name in summary:
             table.add_row(Text(name), Text(printable(summary[name])))

@@ -19,23 +19,30 @@ from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, KEYS_FILE, SCORE
 from apertus_jax.corpus.prepare.statistics import gather_statistics
 from apertus_jax.corpus.prepare.tables import column_arrays, read_rows
 
-KIND = "prepare_statistics"
+STATISTICS_KIND, COPIES_KIND = "prepare_statistics", "prepare_copies"
 STATISTICS_FILE = "statistics.json"
 CLUSTERS_FILE = "clusters.parquet"
 REPEATED_FILE = "repeated_ids.bin"  # uint64 ordinals of documents whose identity an earlier document has
 MEMORY_BYTES = 256 << 20
 
 
-def aggregate(preparation: Preparation, score_folders: Sequence[epath.Path], folder: epath.Path) -> dict[str, Any]:
-    """Writes the statistics of all units' scores into `folder` and returns their summary."""
+def write_statistics(preparation: Preparation, score_folders: Sequence[epath.Path], folder: epath.Path) -> None:
+    """Writes what the rules of the policy need to know about the whole corpus."""
 
     def rows_of(columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         return _rows(score_folders, columns, preparation)
 
     statistics = gather_statistics(preparation.policy, rows_of)
     (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def find_copies(score_folders: Sequence[epath.Path], folder: epath.Path) -> dict[str, Any]:
+    """Writes which identities are repeated and which documents are copies of each other; returns a summary.
+
+    Both follow from the scores alone, whatever the policy decides.
+    """
     with scratch_folder(folder) as scratch:
-        summary = {"repeated_ids": _find_repeated_ids(score_folders, folder / REPEATED_FILE, scratch)}
+        summary: dict[str, Any] = {"repeated_ids": _find_repeated_ids(score_folders, folder / REPEATED_FILE, scratch)}
         keys = [os.fspath(each / KEYS_FILE) for each in score_folders if (each / KEYS_FILE).exists()]
         if keys:
             summary["clusters"] = find_clusters(keys, os.fspath(folder / CLUSTERS_FILE), scratch, MEMORY_BYTES)
@@ -54,7 +61,7 @@ def scratch_folder(folder: epath.PathLike) -> Iterator[str]:
 
 
 def read_statistics(folder: epath.PathLike) -> dict[str, Any]:
-    """Returns what the rules' `gather` found."""
+    """Returns what `write_statistics` found."""
     return json.loads((epath.Path(folder) / STATISTICS_FILE).read_text())
 
 

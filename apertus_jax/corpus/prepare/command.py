@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -14,7 +14,7 @@ from apertus_jax.corpus.ledger import Funnel
 from apertus_jax.corpus.ledger import records as ledger
 from apertus_jax.corpus.ledger.report import write_report
 from apertus_jax.corpus.prepare import aggregate, select
-from apertus_jax.corpus.prepare.launchers import PROCESSES, check_launcher, run_units
+from apertus_jax.corpus.prepare.launchers import PROCESSES, Launcher, check_launcher
 from apertus_jax.corpus.prepare.plan import make_plan
 from apertus_jax.corpus.prepare.policy import Policy, describe
 from apertus_jax.corpus.prepare.preparation import Preparation
@@ -26,19 +26,19 @@ from apertus_jax.corpus.prepare.stages import (
     SCORE,
     SELECT,
     STAGES,
-    aggregate_folder,
     all_units,
+    copies_folder,
     select_folder,
     stage_of,
+    statistics_folder,
 )
-from apertus_jax.corpus.prepare.tasks import Share, missing_units, read_summaries
+from apertus_jax.corpus.prepare.tasks import Share, is_done, missing_units, read_summaries
 from apertus_jax.corpus.sources import Source
 from apertus_jax.errors import UserError
 from apertus_jax.run_folder import acquire_lease
 
 PLAN, FINISH = "plan", "finish"
 ORDER = (PLAN, SCORE, AGGREGATE, DECIDE, SELECT, APPLY, FINISH)
-MEGABYTE = 1_000_000
 
 
 def prepare(
@@ -53,7 +53,7 @@ def prepare(
     launcher: str = PROCESSES,
     workers: int = 0,
     beam_options: Sequence[str] = (),
-    unit_megabytes: int = 64,
+    unit_bytes: int = 64_000_000,
     seconds_per_document: float = 30.0,
     show_hosts: bool = False,
     progress: bool = True,
@@ -75,7 +75,7 @@ def prepare(
       launcher: `processes` of this machine, `inline`, or `beam`.
       workers: processes; 0 takes one per processor.
       beam_options: of Apache Beam's pipeline.
-      unit_megabytes: size of the pieces into which large files are cut.
+      unit_bytes: size of the pieces into which large files are cut.
       seconds_per_document: a document whose scoring takes longer is quarantined.
       show_hosts: names domains in the report instead of masking them.
       progress: shows bars on a terminal.
@@ -89,19 +89,16 @@ def prepare(
         raise UserError(f"prepare --stage={stage} does not exist; stages are {', '.join(ORDER)}")
     given = [*sources, Source(name=input_name(documents), path=str(documents))] if documents else list(sources)
     work = work or f"{output}.work"
-    plan = make_plan(given, work, as_of, unit_megabytes * MEGABYTE)
+    plan = make_plan(given, work, as_of, unit_bytes)
     preparation = Preparation(plan, policy, str(work), str(output), seconds_per_document)
     if artifacts.already_built(output, ledger.KIND, preparation.part_inputs):
         return dict(artifacts.read_manifest(output, ledger.KIND)["summary"])
     _refuse_strangers(epath.Path(output))
 
-    def do(units_of: str, numbers: Sequence[int], done: Callable[[int], Any]) -> None:
-        run_units(preparation, units_of, numbers, launcher, workers, beam_options, done)
-
-    with StageProgress(progress) as bars:
+    with StageProgress(progress) as bars, Launcher(preparation, launcher, workers, beam_options) as units:
         for name in [stage] if stage else ORDER:
             if name in STAGES:
-                _do_units(preparation, name, share, do, bars)
+                _do_units(preparation, name, share, units, bars)
             elif name != PLAN and not _do_once(preparation, name, share, show_hosts, bars):
                 break
     if artifacts.is_complete(output):
@@ -121,17 +118,16 @@ def _refuse_strangers(output: epath.Path) -> None:
         )
 
 
-def _do_units(preparation: Preparation, name: str, share: Share, do: Callable[..., None], bars: StageProgress) -> None:
+def _do_units(preparation: Preparation, name: str, share: Share, launcher: Launcher, bars: StageProgress) -> None:
     """Does the share's missing units of a stage, after checking that the stage before is whole."""
     stage = stage_of(preparation, name)
-    if name != SCORE:
-        before = {DECIDE: aggregate_folder, APPLY: select_folder}[name](preparation)
-        if not artifacts.is_complete(before):
-            raise UserError(f"prepare --stage={name} needs the stage before it; run the stages in this order: {ORDER}")
-    total = len(preparation.plan.units)
-    missing = [number for number in share.units(total) if number in set(missing_units(stage.folder, total))]
+    if name != SCORE and not artifacts.is_complete(
+        {DECIDE: statistics_folder, APPLY: select_folder}[name](preparation)
+    ):
+        raise UserError(f"prepare --stage={name} needs the stages before it; their order is {', '.join(ORDER)}")
+    missing = [number for number in share.units(len(preparation.plan.units)) if not is_done(stage.folder, number)]
     with bars.stage(name, len(missing)) as done:
-        do(name, missing, done)
+        launcher.do(name, missing, done)
 
 
 def _do_once(preparation: Preparation, name: str, share: Share, show_hosts: bool, bars: StageProgress) -> bool:
@@ -139,45 +135,51 @@ def _do_once(preparation: Preparation, name: str, share: Share, show_hosts: bool
 
     Of many tasks only the first does these stages.
     """
-    total = len(preparation.plan.units)
-    units = stage_of(preparation, {AGGREGATE: SCORE, SELECT: DECIDE, FINISH: APPLY}[name])
-    missing = missing_units(units.folder, total)
+    places = {AGGREGATE: statistics_folder, SELECT: select_folder}
+    if artifacts.is_complete(places[name](preparation) if name in places else preparation.output):
+        return True
+    stage = stage_of(preparation, {AGGREGATE: SCORE, SELECT: DECIDE, FINISH: APPLY}[name])
+    missing = missing_units(stage.folder, len(preparation.plan.units))
+    if missing:
+        bars.note(f"{name} waits for {len(missing)} units of {stage.name}, which other tasks do")
     if missing or share.index:
-        if missing:
-            bars.note(f"{name} waits for {len(missing)} of {total} units of {units.name}, which other tasks do")
         return False
-    folders = all_units(units, total)
-    for folder in folders:
-        artifacts.verify(folder, units.kind)
-    if name == FINISH:
-        _finish(preparation, show_hosts)
-        return True
-    place = aggregate_folder(preparation) if name == AGGREGATE else select_folder(preparation)
-    kind = aggregate.KIND if name == AGGREGATE else select.KIND
-    if artifacts.already_built(place, kind, preparation.decision_inputs):
-        return True
-    with (
-        bars.stage(name, None),
-        acquire_lease(epath.Path(preparation.work) / ".leases" / place.name),
-        artifacts.build(place, kind, preparation.decision_inputs) as build,
-    ):
+    folders = all_units(stage, len(preparation.plan.units))
+    with bars.stage(name, None), acquire_lease(epath.Path(preparation.work) / ".leases" / name):
+        for folder in folders:
+            artifacts.verify(folder, stage.kind)
         if name == AGGREGATE:
-            build.summary.update(aggregate.aggregate(preparation, folders, build.path))
+            _aggregate(preparation, folders)
+        elif name == SELECT:
+            _select(preparation, folders)
         else:
-            build.summary.update(
-                select.select(aggregate_folder(preparation), folders, preparation.duplicate_rule, build.path)
-            )
+            _finish(preparation, folders, show_hosts)
     return True
 
 
-def _finish(preparation: Preparation, show_hosts: bool) -> None:
+def _aggregate(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
+    """Finds copies, unless another policy with the same scores has, and the statistics of this policy."""
+    copies, statistics = copies_folder(preparation), statistics_folder(preparation)
+    if not artifacts.already_built(copies, aggregate.COPIES_KIND, preparation.score_inputs):
+        with artifacts.build(copies, aggregate.COPIES_KIND, preparation.score_inputs) as build:
+            build.summary.update(aggregate.find_copies(folders, build.path))
+    with artifacts.build(statistics, aggregate.STATISTICS_KIND, preparation.decision_inputs) as build:
+        aggregate.write_statistics(preparation, folders, build.path)
+
+
+def _select(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
+    """Chooses among copies."""
+    with artifacts.build(select_folder(preparation), select.KIND, preparation.decision_inputs) as build:
+        chosen = select.select(copies_folder(preparation), folders, preparation.duplicate_rule, build.path)
+        build.summary.update(chosen)
+
+
+def _finish(preparation: Preparation, parts: Sequence[epath.Path], show_hosts: bool) -> None:
     """Writes statistics, funnel and report, and commits the result."""
     output = epath.Path(preparation.output)
     stage = stage_of(preparation, APPLY)
-    total = len(preparation.plan.units)
-    funnel = Funnel.sum(read_summaries(stage.folder, stage.kind, total))
-    statistics = aggregate.read_statistics(aggregate_folder(preparation))
-    parts = all_units(stage, total)
+    funnel = Funnel.sum(read_summaries(stage.folder, stage.kind, len(parts)))
+    statistics = aggregate.read_statistics(statistics_folder(preparation))
     summary = {
         "policy_name": preparation.policy.name,
         "policy": preparation.policy.digest(),
@@ -188,15 +190,12 @@ def _finish(preparation: Preparation, show_hosts: bool) -> None:
         **funnel.totals(),
         "parts": {folder.name: artifacts.read_manifest(folder, stage.kind)["digest"] for folder in parts},
     }
-    with acquire_lease(epath.Path(preparation.work) / ".leases" / "finish"):
-        artifacts.write_atomically(output / ledger.STATISTICS_FILE, _pretty(statistics))
-        artifacts.write_atomically(output / ledger.FUNNEL_FILE, _pretty(funnel.to_json()))
-        artifacts.write_atomically(
-            output / ledger.POLICY_FILE,
-            _pretty({"policy": describe(preparation.policy), "scores": preparation.score_inputs}),
-        )
-        write_report(output / ledger.REPORT_FILE, funnel, summary, statistics, parts, show_hosts)
-        artifacts.commit(output, ledger.KIND, preparation.part_inputs, summary, without=(ledger.PARTS,))
+    artifacts.write_atomically(output / ledger.STATISTICS_FILE, _pretty(statistics))
+    artifacts.write_atomically(output / ledger.FUNNEL_FILE, _pretty(funnel.to_json()))
+    in_force = {"policy": describe(preparation.policy), "scores": preparation.score_inputs}
+    artifacts.write_atomically(output / ledger.POLICY_FILE, _pretty(in_force))
+    write_report(output / ledger.REPORT_FILE, funnel, summary, statistics, parts, show_hosts)
+    artifacts.commit(output, ledger.KIND, preparation.part_inputs, summary, without=(ledger.PARTS,))
 
 
 def _pretty(value: Any) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 from apertus_jax.corpus.prepare.preparation import Preparation
 from apertus_jax.corpus.prepare.stages import stage_of
@@ -25,38 +26,65 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def run_units(
-    preparation: Preparation,
-    stage: str,
-    numbers: Sequence[int],
-    launcher: str,
-    workers: int,
-    beam_options: Sequence[str],
-    done: Callable[[int], Any],
-) -> None:
-    """Does these units of a stage; `done(number)` is called after each, in any order.
+class Launcher:
+    """Does units in one of three ways; worker processes live until the `with` block ends.
 
     Args:
-      launcher: `processes`, `inline` (one after another in this process, for debugging) or `beam`.
+      preparation: what the units belong to.
+      kind: `processes`, `inline` (one after another in this process, for debugging) or `beam`.
       workers: processes; 0 takes one per processor.
       beam_options: of Apache Beam's pipeline, such as --runner=FlinkRunner.
-
-    Raises:
-      UserError: of the first unit that failed; the others that were under way are finished and kept.
     """
-    if launcher == BEAM:
-        from apertus_jax.corpus.prepare.beam_launcher import run_units_on_beam
 
-        run_units_on_beam(preparation, stage, numbers, beam_options, done)
-        return
-    if launcher == INLINE:
-        for number in numbers:
-            do_unit(stage_of(preparation, stage), number)
-            done(number)
-        return
-    if numbers:
-        workers = min(workers or default_workers(), len(numbers))
-        _run_in_processes(preparation, stage, numbers, workers, done)
+    def __init__(self, preparation: Preparation, kind: str, workers: int, beam_options: Sequence[str]):
+        self._preparation = preparation
+        self._kind = kind
+        self._workers = workers or default_workers()
+        self._beam_options = beam_options
+        self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def do(self, stage: str, numbers: Sequence[int], done: Callable[[int], Any]) -> None:
+        """Does these units of a stage; `done(number)` is called after each, in any order.
+
+        Raises:
+          UserError: of the first unit that failed; those under way are finished and kept.
+        """
+        if not numbers:
+            return
+        if self._kind == BEAM:
+            from apertus_jax.corpus.prepare.beam_launcher import run_units_on_beam
+
+            run_units_on_beam(self._preparation, stage, numbers, self._beam_options, done)
+        elif self._kind == INLINE:
+            for number in numbers:
+                do_unit(stage_of(self._preparation, stage), number)
+                done(number)
+        else:
+            self._do_in_processes(stage, numbers, done)
+
+    def _do_in_processes(self, stage: str, numbers: Sequence[int], done: Callable[[int], Any]) -> None:
+        with _environment(ONE_THREAD):
+            self._pool = self._pool or concurrent.futures.ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_take_preparation,
+                initargs=(self._preparation,),
+            )
+            futures = [self._pool.submit(_do_unit_of, stage, number) for number in numbers]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                done(future.result())
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError(
+                "a worker process died (killed, or out of memory); what is finished stays, run the command again"
+            ) from error
 
 
 def check_launcher(launcher: str) -> None:
@@ -70,27 +98,13 @@ def check_launcher(launcher: str) -> None:
             raise UserError("prepare.launcher = 'beam' needs Apache Beam; run pip install -r requirements-beam.txt")
 
 
-def _run_in_processes(
-    preparation: Preparation, stage: str, numbers: Sequence[int], workers: int, done: Callable[[int], Any]
-) -> None:
-    context = multiprocessing.get_context("spawn")
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the processes that are started inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        with concurrent.futures.ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_take_preparation, initargs=(preparation,)
-        ) as pool:
-            futures = [pool.submit(_do_unit_of, stage, number) for number in numbers]
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    done(future.result())
-            except concurrent.futures.process.BrokenProcessPool as error:
-                raise UserError(
-                    "a worker process died (killed, or out of memory); what is finished stays, run the command again"
-                ) from error
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        yield
     finally:
         for name, value in before.items():
             if value is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from apertus_jax import artifacts
 from apertus_jax.corpus.personal_data import PersonalDataPolicy
-from apertus_jax.corpus.scorer import Rule, Scorer
+from apertus_jax.corpus.reasons import Verdict
+from apertus_jax.corpus.scorer import Row, Rule, Scorer
 from apertus_jax.errors import UserError
 
 Part = TypeVar("Part")
@@ -63,6 +64,28 @@ class Policy:
     def digest(self) -> str:
         """Returns the digest of every choice in this policy."""
         return artifacts.digest_json(describe(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlySources:
+    """A rule that holds for some sources only: curated texts need no filter that was made for crawls.
+
+    Attributes:
+      rule: the rule.
+      sources: names of the sources that it is asked about.
+    """
+
+    rule: Rule
+    sources: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Raises UserError when `sources` is one name instead of a list of names."""
+        if isinstance(self.sources, str):
+            raise UserError(f"OnlySources.sources is the text {self.sources!r}; give a list of names")
+
+    def verdict(self, row: Row, statistics: Mapping[str, Any]) -> Verdict | None:
+        """Returns the rule's verdict on a document of one of the sources, None on any other."""
+        return self.rule.verdict(row, statistics) if row["source"] in self.sources else None
 
 
 def part_of(parts: Sequence[Any], kind: type[Part]) -> Part | None:

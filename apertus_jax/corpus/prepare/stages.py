@@ -63,14 +63,14 @@ class DecideStage:
 
     @functools.cached_property
     def _statistics(self) -> dict[str, Any]:
-        return aggregate.read_statistics(aggregate_folder(self._preparation))
+        return aggregate.read_statistics(statistics_folder(self._preparation))
 
     def write(self, number: int, folder: epath.Path) -> dict[str, Any]:
         """Writes one unit's decisions; returns how many documents passed."""
         import pyarrow
 
         rules = [rule for rule in self._preparation.policy.rules if not isinstance(rule, DuplicateRule)]
-        repeated = aggregate.repeated_in_unit(aggregate_folder(self._preparation), number)
+        repeated = aggregate.repeated_in_unit(copies_folder(self._preparation), number)
         schema = pyarrow.schema([(name, pyarrow.string()) for name in ("document_id", "reason", "detail")])
         passed = 0
         with TableWriter(folder / DECISIONS_FILE, schema) as table:
@@ -97,7 +97,7 @@ class ApplyStage:
 
     @functools.cached_property
     def _selection(self) -> Selection:
-        return Selection(aggregate_folder(self._preparation), select_folder(self._preparation))
+        return Selection(copies_folder(self._preparation), select_folder(self._preparation))
 
     def write(self, number: int, folder: epath.Path) -> dict[str, Any]:
         """Writes one unit's part of the result; returns its funnel."""
@@ -189,9 +189,14 @@ def unit_scores(preparation: Preparation, number: int) -> epath.Path:
     return folder
 
 
-def aggregate_folder(preparation: Preparation) -> epath.Path:
-    """Returns the folder of what the whole corpus says under this policy."""
-    return preparation.stage_folder(AGGREGATE, preparation.decision_inputs)
+def copies_folder(preparation: Preparation) -> epath.Path:
+    """Returns the folder of repeated identities and copies; policies with the same scores share it."""
+    return preparation.stage_folder("copies", preparation.score_inputs)
+
+
+def statistics_folder(preparation: Preparation) -> epath.Path:
+    """Returns the folder of what the whole corpus says to the rules of this policy."""
+    return preparation.stage_folder("statistics", preparation.decision_inputs)
 
 
 def select_folder(preparation: Preparation) -> epath.Path:
