@@ -1,0 +1,129 @@
+"""Numbers that name a person, an account or a machine: cheap searches for their shapes, then the checks.
+
+Each search anchors on something rare (a dot or colon between digits, `756`, a plus sign) or on the first digit of a
+long number, looks at a bounded piece of text, and is therefore linear.
+"""
+
+from __future__ import annotations
+
+import re
+
+from apertus_jax.corpus.personal_data.boundaries import stands_alone, stands_alone_as_ipv6
+from apertus_jax.corpus.personal_data.checks import (
+    iban_shapes,
+    is_ahv,
+    is_card,
+    is_iban,
+    is_public_ipv4,
+    is_public_ipv6,
+)
+from apertus_jax.corpus.personal_data.spans import Span
+
+_GAP = " \u00a0\u202f"  # space, no-break space, narrow no-break space
+
+_IPV4_FIRST_DOT = re.compile(r"\.(?<=[0-9]\.)[0-9]{1,3}\.[0-9]{1,3}\.(?=[0-9])")
+_DIGITS = re.compile(r"[0-9]{1,3}")
+# Section and version numbers of four parts look like addresses. The words are longer than any group of a number, so
+# they cannot be a part of something that is itself replaced.
+_NUMBERED = re.compile(
+    r"(?:^|[\s(\[])(?:§|(?:sections?|chapters?|versions?|releases?|builds?|revisions?|abschnitt|kapitel))[ .:]?\Z",
+    re.IGNORECASE,
+)
+_IPV6_FIRST_COLON = re.compile(r":(?<=[23][0-9A-Fa-f]{3}:)(?=[0-9A-Fa-f]{0,4}:)")
+_IPV6_BODY = re.compile(r"[0-9A-Fa-f:]*+")
+_IBAN_HEAD = re.compile(rf"[0-9](?<=[A-Za-z]{{2}}[0-9])[0-9](?=[{_GAP}\-]?[A-Za-z0-9]{{4}})")
+_AHV = re.compile(rf"756([.\-{_GAP}]?)[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{2}}(?![0-9])")
+# The first two digits that some issuer has; years in tables are none of them.
+_CARD_HEAD = re.compile(
+    rf"[2-6](?<![0-9][2-6])(?:(?<=2)[2-7]|(?<=3)[04-9]|(?<=4)[0-9]|(?<=5)[0-58]|(?<=6)[0234567])[0-9]{{2}}(?=[0-9]{{8}}|[\-{_GAP}][0-9]{{4}})"
+)
+_CARD_SHAPES = (
+    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{3}}"),
+    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}"),
+    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{6}}\1[0-9]{{5}}"),
+    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{6}}\1[0-9]{{4}}"),
+    re.compile(r"[0-9]{14,19}"),
+)
+_NOT_DIGITS = re.compile(r"[^0-9]+")
+
+
+def find_ips(text: str) -> list[Span]:
+    """Returns the public IPv4 and IPv6 addresses of a text."""
+    return _find_ipv4(text) + _find_ipv6(text)
+
+
+def find_ibans(text: str) -> list[Span]:
+    """Returns the account numbers (IBAN) of a text, compact or in groups of four; letters of either case."""
+    found = []
+    for match in _IBAN_HEAD.finditer(text):
+        start = match.start() - 2
+        shape = iban_shapes().get(text[start : start + 2].upper())
+        if shape is None:
+            continue
+        length, separator = shape[0], text[match.end()]
+        if separator.isalnum():
+            end = start + length
+            number = text[start:end]
+        else:
+            end = start + length + (length - 1) // 4
+            number = text[start:end]
+            if any(character != separator for character in number[4::5]):
+                continue
+            number = number.replace(separator, "")
+        if is_iban(number.upper()) and number.isascii() and stands_alone(text, start, end, ""):
+            found.append(Span(start, end, "iban"))
+    return found
+
+
+def find_ahv_numbers(text: str) -> list[Span]:
+    """Returns the Swiss social insurance numbers of a text, compact or grouped 3-4-4-2 by one kind of separator."""
+    return [
+        Span(*match.span(), "ahv")
+        for match in _AHV.finditer(text)
+        if is_ahv(_NOT_DIGITS.sub("", match.group())) and stands_alone(text, *match.span(), ".-")
+    ]
+
+
+def find_cards(text: str) -> list[Span]:
+    """Returns the payment card numbers of a text, compact or grouped as they are printed."""
+    found = []
+    for head in _CARD_HEAD.finditer(text):
+        for shape in _CARD_SHAPES:
+            match = shape.match(text, head.start())
+            if match is None or not is_card(_NOT_DIGITS.sub("", match.group())):
+                continue
+            if stands_alone(text, *match.span(), ".-"):
+                found.append(Span(*match.span(), "card"))
+                break
+    return found
+
+
+def _find_ipv4(text: str) -> list[Span]:
+    """Finds dotted addresses: exactly four parts, no digit or further part beside them, not a numbered section."""
+    found = []
+    for match in _IPV4_FIRST_DOT.finditer(text):
+        start = match.start() - 1
+        while start > 0 and match.start() - start < 3 and "0" <= text[start - 1] <= "9":
+            start -= 1
+        end = _DIGITS.match(text, match.end()).end()
+        if not is_public_ipv4(text[start:end]) or not stands_alone(text, start, end, "."):
+            continue
+        if not _NUMBERED.search(text[max(0, start - 14) : start]):
+            found.append(Span(start, end, "ip"))
+    return found
+
+
+def _find_ipv6(text: str) -> list[Span]:
+    """Finds colon-separated addresses, compressed or not; a colon that ends a clause is left out."""
+    found = []
+    searched = 0
+    for match in _IPV6_FIRST_COLON.finditer(text):
+        start = match.start() - 4
+        if start < searched:
+            continue
+        searched = end = _IPV6_BODY.match(text, start).end()
+        if text[end - 1] == ":" and text[end - 2] != ":":
+            end -= 1
+        if end - start <= 39 and is_public_ipv6(text[start:end]) and stands_alone_as_ipv6(text, start, end):
+            found.append(Span(start, end, "ip"))
+    return found
