@@ -31,7 +31,7 @@ TOO_MANY_REDIRECTS = "too_many_redirects"
 _UNKNOWN = -1  # SQLite sorts NULL by its own rules; an impossible number keeps the order ours
 _COLUMNS = "url, authority, scheme, is_robots, fetched_at, status, location, body, digest, truncated, error, chain"
 # Two answers within one second have no newest; their content decides, so that the order of files cannot.
-_NEWEST_FIRST = "fetched_at DESC, status, digest, location, error, chain"
+_NEWEST_FIRST = "fetched_at DESC, status, digest, truncated, location, error, chain"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -126,7 +126,10 @@ class ResponseStore:
             f"CREATE INDEX by_authority ON responses(is_robots, authority, scheme, {_NEWEST_FIRST})"
         )
         self._connection.execute(f"CREATE INDEX by_url ON responses(url, {_NEWEST_FIRST})")
-        ordered = f"SELECT authority, scheme, rowid FROM responses WHERE is_robots = 1 ORDER BY authority, scheme, {_NEWEST_FIRST}"  # noqa: E501
+        ordered = (
+            "SELECT authority, scheme, rowid FROM responses WHERE is_robots = 1 "
+            f"ORDER BY authority, scheme, {_NEWEST_FIRST}"
+        )
         previous = None
         with contextlib.closing(self._connection.execute(ordered)) as cursor:
             for authority, scheme, rowid in cursor:
