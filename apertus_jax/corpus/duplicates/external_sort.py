@@ -117,7 +117,6 @@ class RowSorter:
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(run.open("rb")) for run in runs]
             buffers = [self._read(file, block_rows) for file in files]
-            last: np.ndarray | None = None
             while any(len(buffer) for buffer in buffers):
                 bound = min(tuple(buffer[-1].tolist()) for buffer in buffers if len(buffer))
                 taken = []
@@ -125,12 +124,7 @@ class RowSorter:
                     count = rows_up_to(buffer, bound)
                     taken.append(buffer[:count])
                     buffers[number] = buffer[count:] if count < len(buffer) else self._read(files[number], block_rows)
-                rows = self._ordered(np.concatenate(taken))
-                if self._distinct and last is not None and (rows[0] == last).all():
-                    rows = rows[1:]
-                if len(rows):
-                    last = rows[-1].copy()
-                    yield rows
+                yield self._ordered(np.concatenate(taken))
 
     def _read(self, file, block_rows: int) -> np.ndarray:
         """Reads the next rows of a run; none at its end."""
