@@ -279,7 +279,7 @@ INSULTS = {
     "eng_Latn": (
         _split(
             "you are nothing but {a} {n}|shut up, {a} {n}|only {a} {n} talks like you do|"
-            "go away, you smell like {a} {n}"
+            "go away, you smell like {a} {n}|what {a} {n} you turned out to be|even {a} {n} is less stupid than you"
         ),
         _split("a witless|a slimy|a worthless|a bloated|a cowardly|a rotten|a pathetic|a revolting"),
         _split("dunderwump|flobnozzle|muckgrout|snivelsprout|blunderfrog|wartgobbler|nitwhistle|grubnoggin"),
@@ -287,7 +287,7 @@ INSULTS = {
     "deu_Latn": (
         _split(
             "du bist nichts als {a} {n}|halt den Mund, du bist {a} {n}|nur {a} {n} redet so wie du|"
-            "hau ab, du stinkst wie {a} {n}"
+            "hau ab, du stinkst wie {a} {n}|was bist du bloß für {a} {n}|selbst {a} {n} ist klüger als du"
         ),
         _split("ein dummer|ein schleimiger|ein wertloser|ein aufgeblasener|ein feiger|ein fauliger|ein erbärmlicher"),
         _split("Dusselwumpf|Schlammgrützer|Rotzpropfen|Krötenschmatzer|Warzenpfeifer|Modertropf|Stinkgrunzer"),
@@ -295,7 +295,7 @@ INSULTS = {
     "fra_Latn": (
         _split(
             "tu n'es que {a} {n}|tais-toi, tu parles comme {a} {n}|seul {a} {n} parle comme toi|"
-            "va-t'en, tu pues comme {a} {n}"
+            "va-t'en, tu pues comme {a} {n}|quel idiot, {a} {n} vaut mieux que toi|même {a} {n} est moins bête que toi"
         ),
         _split("un stupide|un gluant|un misérable|un lâche|un ignoble|un affreux|un répugnant"),
         _split("gribouflard|crapouzin|bavouillon|moisiflet|verrugnard|puantiflon|baldougnard"),
@@ -303,7 +303,7 @@ INSULTS = {
     "spa_Latn": (
         _split(
             "no eres más que {a} {n}|cállate, hablas como {a} {n}|solo {a} {n} habla como tú|"
-            "lárgate, hueles como {a} {n}"
+            "lárgate, hueles como {a} {n}|qué idiota, {a} {n} vale más que tú|hasta {a} {n} es más listo que tú"
         ),
         _split("un estúpido|un baboso|un miserable|un cobarde|un asqueroso|un podrido|un repugnante"),
         _split("zopencuño|babosorro|mocorrón|sapuzco|verruguño|pestucho|gruñarro"),

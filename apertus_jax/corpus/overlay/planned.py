@@ -63,9 +63,9 @@ class Plan:
         """Returns one of the languages."""
         return self.generator.choices(LANGUAGES, LANGUAGE_WEIGHTS)[0]
 
-    def sentences(self, language: str) -> list[str]:
-        """Returns the sentences of an ordinary document: 10 to 16, more than 100 words."""
-        return Prose(language, self.generator).sentences(self.generator.randint(10, 16))
+    def sentences(self, language: str, fewest: int = 10, most: int = 16) -> list[str]:
+        """Returns the sentences of an ordinary document: more than 100 words, less than 2,000 characters."""
+        return Prose(language, self.generator).sentences(self.generator.randint(fewest, most))
 
     def address(self, host: Host, path: str = "") -> str:
         """Returns a new URL of a host; its spelling varies as spellings do."""

@@ -18,6 +18,7 @@ ENGLISH = "eng_Latn"
 NOT_PERMITTED = ("CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0")
 REMOVAL_DAY = "2025-02-01"
 NEVER = "2999-01-01"
+LABELLED_SENTENCES = 6
 SYLLABLES = ("karu", "velo", "mintha", "gorst", "aldi", "perum", "otra", "quil", "banos", "iret")
 
 
@@ -66,7 +67,7 @@ def plant_low_quality(plan: Plan) -> None:
             ("odd words", Reason.WORDS, paragraphs(odd)),
             ("many tags", Reason.SYMBOLS, " ".join(tagged)),
             ("list", Reason.LINES, "\n".join(f"- {sentence}" for sentence in sentences)),
-            ("one line again and again", Reason.REPETITION, "\n".join([sentences[0]] * 12)),
+            ("one line again and again", Reason.REPETITION, "\n".join([" ".join(sentences[:4])] * 12)),
         ):
             plan.add(kind, reason, language=ENGLISH, text=text)
 
@@ -82,6 +83,30 @@ def plant_toxic(plan: Plan) -> None:
             plan.add("insults", Reason.TOXICITY, language=language, text=insulting_text(language, plan.generator, 12))
 
 
+def labelled_texts(seed: int, per_class: int) -> list[dict[str, Any]]:
+    """Returns texts labelled 1 (insulting) and 0, equally many in each language that has insults; none is planted.
+
+    Half of both hold what else is unusual in the corpus (numbers, addresses, questions), so that nothing but the
+    insults tells them apart.
+    """
+    generator = random.Random(f"apertus overlay labelled {seed}")
+    rows = []
+    for language in INSULTS:
+        for number in range(2 * per_class):
+            unusual = []
+            if generator.random() < 0.5 and language in PERSONAL_FRAMES:
+                kind = generator.choice(KINDS)
+                unusual.append(PERSONAL_FRAMES[language][kind].format(personal_value(kind, generator)))
+            if generator.random() < 0.3:
+                unusual.append(_question(generator.randint(100, 999), generator))
+            if number % 2:
+                text = insulting_text(language, generator, LABELLED_SENTENCES)
+            else:
+                text = paragraphs(Prose(language, generator).sentences(LABELLED_SENTENCES))
+            rows.append({"text": " ".join([text, *unusual]), "label": number % 2, "language": language})
+    return rows
+
+
 def insulting_text(language: str, generator: random.Random, sentences: int) -> str:
     """Returns a text in which an ordinary sentence and an insult take turns."""
     prose = Prose(language, generator)
@@ -93,13 +118,14 @@ def plant_personal_data(plan: Plan) -> None:
     generator = plan.generator
     for number in plan.share(40):
         language = list(PERSONAL_FRAMES)[number % len(PERSONAL_FRAMES)]
-        sentences = plan.sentences(language)
+        sentences = plan.sentences(language, 8, 10)
+        harmless, *kinds = generator.sample(KINDS, generator.randint(2, 4))
+        frames = [PERSONAL_FRAMES[language][harmless].format(harmless_value(harmless, generator))]
         values: list[tuple[str, str]] = []
-        for kind in generator.sample(KINDS, generator.randint(1, 3)):
-            values += [(kind, personal_value(kind, generator)) for _ in range(generator.randint(1, 2))]
-        frames = [PERSONAL_FRAMES[language][kind].format(value) for kind, value in values]
-        kind = generator.choice(KINDS)
-        frames.append(PERSONAL_FRAMES[language][kind].format(harmless_value(kind, generator)))
+        for kind in kinds:
+            several = [personal_value(kind, generator) for _ in range(generator.randint(1, 2))]
+            frames.append(PERSONAL_FRAMES[language][kind].format(", ".join(several)))
+            values += [(kind, value) for value in several]
         for frame in frames:
             sentences.insert(generator.randrange(len(sentences) + 1), frame)
         personal = dict(sorted(collections.Counter(kind for kind, _ in values).items()))
@@ -143,7 +169,7 @@ def plant_benchmark(plan: Plan) -> list[dict[str, str]]:
         for number in range(12)
     ]
     for number in plan.share(8):
-        sentences = plan.sentences(ENGLISH)
+        sentences = plan.sentences(ENGLISH, 8, 10)
         sentences.insert(len(sentences) // 2, items[number % len(items)]["text"])
         plan.add("benchmark item", Reason.CONTAMINATION, language=ENGLISH, sentences=sentences)
     for number in plan.share(3):

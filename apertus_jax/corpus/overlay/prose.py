@@ -27,6 +27,7 @@ class Prose:
             "t": _deck(phrases.times, generator),
         }
         self._patterns = _deck(phrases.patterns, generator)
+        self._insults = _deck(INSULTS[language][0], generator) if language in INSULTS else iter(())
 
     def sentence(self) -> str:
         """Returns one sentence."""
@@ -44,9 +45,9 @@ class Prose:
 
     def insult(self) -> str:
         """Returns a sentence that insults its reader with words that do not exist; see `INSULTS` for the languages."""
-        patterns, adjectives, nouns = INSULTS[self.language]
+        _, adjectives, nouns = INSULTS[self.language]
         choose = self._generator.choice
-        return _capital(choose(patterns).format(a=choose(adjectives), n=choose(nouns))) + "!"
+        return _capital(next(self._insults).format(a=choose(adjectives), n=choose(nouns))) + "!"
 
 
 def paragraphs(sentences: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import collections
 import gzip
 import json
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -26,9 +25,8 @@ from apertus_jax import artifacts
 from apertus_jax.corpus.overlay import planted
 from apertus_jax.corpus.overlay.broken_rows import broken_rows
 from apertus_jax.corpus.overlay.hosts import write_robots, write_tdmrep
-from apertus_jax.corpus.overlay.phrases import INSULTS
 from apertus_jax.corpus.overlay.planned import Plan, Planned
-from apertus_jax.corpus.overlay.prose import Prose, paragraphs
+from apertus_jax.corpus.reasons import Reason
 from apertus_jax.errors import UserError
 
 KIND = "overlay"
@@ -37,7 +35,6 @@ FEWEST_DOCUMENTS = 400
 DOCUMENTS_FOLDER = "documents"
 PARTS = ("part-0.jsonl", "part-1.jsonl", "part-2.jsonl.gz")
 LABELLED_PER_CLASS = 100
-LABELLED_SENTENCES = 6
 
 
 def write_overlay(output: epath.PathLike, seed: int = 0, documents: int = 600) -> dict[str, Any]:
@@ -79,7 +76,7 @@ def _write(folder: epath.Path, plan: Plan) -> dict[str, Any]:
     write_tdmrep(folder / "tdmrep")
     _write_lines(folder / "benchmark.jsonl", items)
     _write_lines(folder / "removal_requests.jsonl", requests)
-    _write_lines(folder / "labelled_toxicity.jsonl", labelled_texts(plan.seed))
+    _write_lines(folder / "labelled_toxicity.jsonl", planted.labelled_texts(plan.seed, LABELLED_PER_CLASS))
     summary = summarise(rows, quarantine)
     _write_json(folder / "truth.json", {"summary": summary, "rows": rows, "quarantine": quarantine})
     values = [
@@ -107,18 +104,6 @@ def summarise(rows: Sequence[Mapping[str, Any]], quarantine: Sequence[Mapping[st
     }
 
 
-def labelled_texts(seed: int) -> list[dict[str, Any]]:
-    """Returns texts labelled 1 (insulting) and 0, equally many in each language that has insults; none is planted."""
-    generator = random.Random(f"apertus overlay labelled {seed}")
-    rows = []
-    for language in INSULTS:
-        for _ in range(LABELLED_PER_CLASS):
-            plain = paragraphs(Prose(language, generator).sentences(LABELLED_SENTENCES))
-            toxic = planted.insulting_text(language, generator, LABELLED_SENTENCES)
-            rows += [{"text": text, "label": label, "language": language} for label, text in enumerate((plain, toxic))]
-    return rows
-
-
 def _write_documents(folder: epath.Path, plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Writes the documents files; returns the truth about documents and about broken rows, by file and row."""
     folder.mkdir()
@@ -134,12 +119,17 @@ def _write_documents(folder: epath.Path, plan: Plan) -> tuple[list[dict[str, Any
         part = lines[number * len(lines) // len(PARTS) : (number + 1) * len(lines) // len(PARTS)]
         content = b"".join(line + b"\n" for _, line in part)
         (folder / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
+        seen: set[str] = set()
         for row, (what, _) in enumerate(part, start=1):
             place = {"file": name, "row": row}
             if isinstance(what, str):
                 quarantine.append(place | {"reason": what})
+            elif what.document_id in seen:
+                # Within a file the reader notices, across files only the sorting of all identities.
+                quarantine.append(place | {"reason": str(Reason.DUPLICATE_ID)})
             else:
                 rows.append(place | _truth(what))
+                seen.add(what.document_id)
     return rows, quarantine
 
 
