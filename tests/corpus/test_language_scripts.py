@@ -81,6 +81,7 @@ def test_declared_scripts_of_the_bundled_corpus_are_detected():
         ("人人生而自由，在尊严和权利上一律平等。" * 5 + "の", "Hani"),
         ("모든 인간은 태어날 때부터 자유로우며", "Hang"),
         ("大韓民國의 主權은 國民에게 있고", "Hang"),
+        ("大韓民國의 主權은 國民에게 있고 の", "Hang"),  # one kana beside more Hangul
         ("ㄅㄆㄇ注音", "Hani"),
         ("12:30 — €!", "Zyyy"),
         ("", "Zyyy"),

@@ -14,21 +14,6 @@ UNSPACED_NAMES = ("CJK UNIFIED", "HIRAGANA", "KATAKANA", "THAI CHARACTER", "KHME
 ALPHABET = list("abÀßжДअक1٣½'-./,#…•!\"—  \n\t\r漢字のー😀")
 # Marks, joiners, a zero-width space, a variation selector, Thai and Khmer letters with theirs.
 ALPHABET += ["\u0301", "\u093c", "\u200d", "\u200b", "\ufe0f", "\u0e01", "\u0e31", "\u1780", "\u17d2"]
-    "́",
-    "़",
-    "‍",
-    "​",
-    "漢",
-    "字",
-    "の",
-    "ー",
-    "ก",
-    "ั",
-    "ក",
-    "្",
-    "😀",
-    "️",
-]
 
 
 def kind(character):
