@@ -7,7 +7,9 @@ holding a copy: ten thousand agents before ten thousand rules cost their sum, no
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from typing import NamedTuple
 
 BODY_LIMIT = 512_000  # octets; RFC 9309 §2.5 asks for at least 500 KiB
 LINE_LIMIT = 16_664  # octets; the eightfold of the longest URL that browsers took, as Google's parser reads
@@ -32,8 +34,7 @@ class Record:
     value: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RuleLine:
+class RuleLine(NamedTuple):
     """An allow or disallow line with a value, as the octets in the file."""
 
     line: int
@@ -69,6 +70,7 @@ class RobotsFile:
         return "", []
 
 
+@functools.lru_cache(maxsize=1024)
 def agent_key(agent: str) -> str:
     """Returns the key under which an agent's group is filed: its product token in lower case, or `*`.
 

@@ -8,16 +8,15 @@ next, so nothing is ever tried twice and a hostile pattern costs no more than it
 
 from __future__ import annotations
 
-import dataclasses
 from bisect import bisect_right
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from apertus_jax.corpus.robots.path_encoding import canonical_pattern, decoded_query
 from apertus_jax.corpus.robots.robots_file import RuleLine
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CompiledRule:
+class CompiledRule(NamedTuple):
     """A rule in the canonical spelling; the higher `rank` decides: octets first, then allow before disallow."""
 
     rank: int
@@ -27,8 +26,7 @@ class CompiledRule:
     source: RuleLine
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Wildcards:
+class Wildcards(NamedTuple):
     """A rule with `*` inside: the part before the first `*`, parts anywhere in this order, and the part at the end."""
 
     rule: CompiledRule
@@ -59,7 +57,7 @@ def compile_rule(line: RuleLine) -> CompiledRule | None:
         return None
     anchored = value.endswith(b"$")
     pattern = canonical_pattern(value[:-1] if anchored else value)
-    octets = len(decoded_query(pattern)) + anchored
+    octets = len(decoded_query(pattern) if "%" in pattern else pattern) + anchored
     return CompiledRule(2 * octets + line.allow, line.allow, pattern, anchored, line)
 
 
@@ -108,6 +106,11 @@ class RuleIndex:
         return best
 
 
+def _respelled(rule: CompiledRule) -> CompiledRule:
+    """Returns the rule with its query decoded."""
+    return rule._replace(pattern=decoded_query(rule.pattern)) if "%" in rule.pattern else rule
+
+
 def _keep_higher(rules: dict, key: object, rule: CompiledRule) -> None:
     """Keeps one rule for each key, the one with the higher rank; among equals the first in the file."""
     known = rules.get(key)
@@ -149,7 +152,7 @@ class RuleMatcher:
     def __init__(self, lines: Iterable[RuleLine]):
         self.rules = [rule for rule in map(compile_rule, lines) if rule is not None]
         self.can_refuse = not all(rule.allow for rule in self.rules)
-        self._respelled = [dataclasses.replace(rule, pattern=decoded_query(rule.pattern)) for rule in self.rules]
+        self._respelled = [_respelled(rule) for rule in self.rules]
         self._decoded = RuleIndex(self._respelled)
         self._encoded: tuple[RuleIndex, RuleIndex] | None = None
 
