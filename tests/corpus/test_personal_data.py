@@ -50,6 +50,7 @@ REWRITTEN = [
     ("4111 1111 1111 1111", "<card-pii>"),
     ("4111 1111 1111 1111 123", "<card-pii> 123"),
     ("5500-0000-0000-0004", "<card-pii>"),
+    ("4111 1111 1111 1111 5500 0000 0000 0004", "<card-pii> <card-pii>"),
     ("3782 822463 10005", "<card-pii>"),
     ("378282246310005", "<card-pii>"),
     ("3056 930902 5904", "<card-pii>"),
@@ -92,6 +93,7 @@ UNTOUCHED = [
     "1234567812345670",
     "14111111111111111",
     "4111-1111 1111-1111",
+    "DE39 4917 9045 8186 0456 08",
     "0.4111111111111111",
     "image@2x.png",
     "@media user@ @x.org a@b user@localhost",
@@ -138,7 +140,7 @@ def test_iban_check_equals_an_independent_one():
     generator = random.Random(1)
     digits, letters = "0123456789", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     agreed = 0
-    for _ in range(30_000):
+    for _ in range(6_000):
         country = generator.choice(sorted(iban_shapes()))
         length = iban_shapes()[country][0] + generator.choice((0, 0, 0, 0, 0, 0, 0, -1, 1))
         alphabet = generator.choice((digits, digits + letters))
@@ -152,12 +154,12 @@ def test_iban_check_equals_an_independent_one():
         number = country + check + account
         assert is_iban(number) == stdnum.iban.is_valid(number, check_country=False), number
         agreed += is_iban(number)
-    assert agreed > 1000
+    assert agreed > 300
 
 
 def test_ahv_check_equals_an_independent_one():
     generator = random.Random(2)
-    numbers = [generator.choice(("756", "757")) + f"{generator.randrange(10**10):010d}" for _ in range(20_000)]
+    numbers = [generator.choice(("756", "757")) + f"{generator.randrange(10**10):010d}" for _ in range(5_000)]
     assert [is_ahv(number) for number in numbers] == [
         number.startswith("756") and stdnum.ch.ssn.is_valid(number) for number in numbers
     ]
@@ -165,7 +167,7 @@ def test_ahv_check_equals_an_independent_one():
 
 def test_luhn_equals_an_independent_one_and_cards_need_issuer_and_length():
     generator = random.Random(3)
-    numbers = [f"{generator.randrange(10**19):019d}"[: generator.randint(12, 19)] for _ in range(20_000)]
+    numbers = [f"{generator.randrange(10**19):019d}"[: generator.randint(12, 19)] for _ in range(5_000)]
     assert [passes_luhn(number) for number in numbers] == [stdnum.luhn.is_valid(number) for number in numbers]
 
     def valid(prefix, length):
@@ -233,12 +235,12 @@ def _global(text):
 
 def test_precision_and_recall_on_generated_numbers_are_at_least_99_percent():
     found = right = expected = 0
-    for text, kind in random_numbers(20_000, seed=5):
+    for text, kind in random_numbers(8_000, seed=5):
         spans = rewrite(f"x {text} y", STRICT).spans
         found += len(spans)
         expected += kind is not None
         right += [(span.kind, span.start, span.end) for span in spans] == [(kind, 2, 2 + len(text))]
-    assert expected > 1_000
+    assert expected > 400
     assert right / found >= 0.99
     assert right / expected >= 0.99
 

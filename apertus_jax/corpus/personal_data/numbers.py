@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from apertus_jax.corpus.personal_data.boundaries import stands_alone, stands_alone_as_ipv6
+from apertus_jax.corpus.personal_data.boundaries import ends_with_marker, stands_alone, stands_alone_as_ipv6
 from apertus_jax.corpus.personal_data.checks import (
     iban_shapes,
     is_ahv,
@@ -85,17 +85,31 @@ def find_ahv_numbers(text: str) -> list[Span]:
 
 
 def find_cards(text: str) -> list[Span]:
-    """Returns the payment card numbers of a text, compact or grouped as they are printed."""
-    found = []
+    """Returns the payment card numbers of a text, compact or grouped as they are printed.
+
+    Groups that continue a row of groups belong to that (an account number with a wrong check digit, say), unless the
+    row before is a card.
+    """
+    found: list[Span] = []
     for head in _CARD_HEAD.finditer(text):
         for shape in _CARD_SHAPES:
             match = shape.match(text, head.start())
             if match is None or not is_card(_NOT_DIGITS.sub("", match.group())):
                 continue
-            if stands_alone(text, *match.span(), ".-"):
-                found.append(Span(*match.span(), "card"))
+            start, end = match.span()
+            after_card = bool(found) and found[-1].end == start - 1
+            if stands_alone(text, start, end, ".-") and (after_card or not _continues_groups(text, match)):
+                found.append(Span(start, end, "card"))
                 break
     return found
+
+
+def _continues_groups(text: str, match: re.Match[str]) -> bool:
+    """Returns whether the separator of a grouped number also stands before it, behind a digit or a marker."""
+    before = match.start() - 1
+    if not match.re.groups or before < 1 or text[before] != match.group(1):
+        return False
+    return text[before - 1].isdecimal() or ends_with_marker(text, before)
 
 
 def _find_ipv4(text: str) -> list[Span]:

@@ -114,9 +114,12 @@ def _locate_emails(text: str, start: int, end: int, hits: Hits) -> Iterator[Occu
                 break
             domain = text[at + 1 : domain_end]
             for local_length in local_lengths.get(domain, ()):
-                number = locals_of_domain[domain].get(text[max(start, at - local_length) : at])
+                begin = at - local_length
+                if begin < start:
+                    break
+                number = locals_of_domain[domain].get(text[begin:at])
                 if number is not None:
-                    yield number, at - local_length, domain_end
+                    yield number, begin, domain_end
 
 
 def _find_ips(text: str, start: int, end: int) -> Iterator[str]:
@@ -152,9 +155,10 @@ def _locate_ibans(text: str, start: int, end: int, hits: Hits) -> Iterator[Occur
     """Yields every occurrence of the hits, overlapping ones too."""
     for match in _IBAN_ANYWHERE.finditer(text, start, end):
         for length in _IBAN_LENGTHS:
-            number = hits.get(text[match.start() : min(end, match.start() + length)])
+            stop = match.start() + length
+            number = hits.get(text[match.start() : stop]) if stop <= end else None
             if number is not None:
-                yield number, match.start(), min(end, match.start() + length)
+                yield number, match.start(), stop
 
 
 _KINDS: dict[str, tuple[Callable[..., Iterator[str]], Callable[..., Iterator[Occurrence]]]] = {

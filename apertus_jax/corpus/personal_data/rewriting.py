@@ -23,7 +23,8 @@ def rewrite(text: str, policy: PersonalDataPolicy) -> Rewrite:
     """Returns a text with its personal data replaced by markers, counts per kind, and spans in the given text.
 
     In mode `strict` counts are the spans of each kind, and rewriting the result changes nothing more. In mode `apertus`
-    counts are distinct values, as the published formatter counts them. `policy.skip_sources` is not consulted: the text
+    counts are distinct values, as the published formatter counts them, and as there a second rewriting may find more
+    (what a hit left of a longer address can be an address). `policy.skip_sources` is not consulted: the text
     does not know its source (`policy.applies_to` does). Takes time linear in the text.
     """
     if policy.mode == "apertus":
