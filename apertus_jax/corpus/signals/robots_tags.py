@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from apertus_jax.corpus.signals.signal import DENY, Page, Signal, evidence, strictest
 
 REFUSALS = ("noai", "noml")  # noimageai is about images
-_WITH_VALUE = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
@@ -39,11 +38,12 @@ class NoAi:
 
 
 def _addressed(header: str, agents: set[str]) -> Iterator[str]:
-    """Yields the refusals of a header value that speak to everyone or to one of the agents."""
+    """Yields the refusals of a header value that speak to everyone or to one of the agents.
+
+    Directives with a value (`max-snippet: 20`) look like agents of that name, and are passed over like those.
+    """
     for directive in header.lower().split(","):
         prefix, colon, rest = directive.partition(":")
-        if colon and prefix.strip() in _WITH_VALUE:
-            continue
         if colon and _product(prefix) not in agents:
             continue
         for word in _SEPARATORS.split(rest if colon else prefix):

@@ -47,7 +47,6 @@ class _Parser:
         members: dict[str, Any] = {}
         while self._at < len(self._text):
             key = self._take(_KEY, "a key").group()
-            members.pop(key, None)
             if self._skip("="):
                 members[key] = self._inner_list() if self._peek() == "(" else self._bare_item()
             else:
