@@ -26,11 +26,13 @@ class NoAi:
         return strictest(self.kind, self._refusals(page))
 
     def _refusals(self, page: Page) -> Iterator[Signal]:
+        header, tags = page.document.headers.get("x-robots-tag", ""), page.document.meta_tags
+        if not header and not tags:
+            return
         agents = {_product(agent) for agent in page.agents} | {"*"}
-        header = page.document.headers.get("x-robots-tag", "")
         for word in _addressed(header, agents):
             yield Signal(self.kind, DENY, "header", evidence(word, header))
-        for name, content in page.document.meta_tags.items():
+        for name, content in tags.items():
             if name.strip().lower() == "robots" or _product(name) in agents:
                 for word in _SEPARATORS.split(content.lower()):
                     if word in REFUSALS:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 KINDS = (TdmReservation.kind, ContentUsage.kind, ContentSignal.kind, NoAi.kind, AiTxt.kind)
+_FIELDS = tuple(field.name for field in dataclasses.fields(Signal))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +85,7 @@ class SignalScorer:
         import pyarrow
 
         text = pyarrow.string()
-        names = [field.name for field in dataclasses.fields(Signal)]
-        signal = pyarrow.struct([(name, pyarrow.int32() if name == "line" else text) for name in names])
+        signal = pyarrow.struct([(name, pyarrow.int32() if name == "line" else text) for name in _FIELDS])
         return [pyarrow.field("signals", pyarrow.list_(signal)), pyarrow.field("signals_verdict", text)]
 
     def identity(self) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ class SignalScorer:
             page = Page(documents[position], address, robots, agents)
             signals = [reader.read(page) for reader in self._readers]
             rows[position] = {
-                "signals": [dataclasses.asdict(signal) for signal in signals],
+                "signals": [{name: getattr(signal, name) for name in _FIELDS} for signal in signals],
                 "signals_verdict": strictest("", signals).verdict,
             }
         return rows
