@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import tracemalloc
 from collections import defaultdict
 
 import numpy as np
@@ -129,6 +130,30 @@ def test_chain_of_links_is_one_cluster_after_few_rounds(tmp_path):
     summary = find_clusters([tmp_path / "a.keys"], tmp_path / "out.parquet", tmp_path)
     assert summary["clusters"] == 1 and summary["largest_cluster"] == count
     assert summary["rounds"] <= 16
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
+    """Half of the documents are copies. Six times as many take no more memory; NumPy tells tracemalloc of its own."""
+    monkeypatch.setattr("apertus_jax.corpus.duplicates.ordinal_tables.ROWS_PER_GROUP", 1024)
+    monkeypatch.setattr("apertus_jax.corpus.duplicates.survivors.ORDINALS_AT_ONCE", 1024)
+    generator = np.random.default_rng(0)
+    peaks = []
+    for count in (10, 4_000, 24_000):  # The first one imports.
+        records = np.ones((count, 4 + BANDS), np.uint64)
+        records[:, 0] = np.arange(count)
+        records[:, 3] = generator.integers(0, count, count)
+        records[:, 4:] = generator.integers(0, 8 * count, (count, BANDS))
+        write_keys(tmp_path / "a.keys", records, BANDS)
+        del records
+        tracemalloc.start()
+        summary = find_clusters([tmp_path / "a.keys"], tmp_path / "clusters.parquet", tmp_path, 1 << 20)
+        survivors = tmp_path / "survivors.parquet"
+        choose_survivors(tmp_path / "clusters.parquet", iter(range(count)), survivors, 1, True, tmp_path, 1 << 20)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert summary["clustered_documents"] >= count / 2 or count == 10
+    assert peaks[2] < 1.3 * peaks[1]
+    assert peaks[2] < 1 << 20
 
 
 def test_group_longer_than_blocks_and_ends_at_borders(tmp_path):

@@ -113,7 +113,7 @@ class RowSorter:
         Each round takes from every run the rows up to the smallest last row in memory: at least one run is used up
         and read further, and nothing that is still on disk can come before what was taken.
         """
-        block_rows = max(self._memory // BUFFER_SHARE // (8 * self._columns * len(runs)), 256)
+        block_rows = max(self._memory // BUFFER_SHARE // (8 * self._columns * len(runs)), 64)
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(run.open("rb")) for run in runs]
             buffers = [self._read(file, block_rows) for file in files]
