@@ -14,7 +14,8 @@ ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 OCTET = r"25[0-5]|2[0-4][0-9]|[01]?[0-9][0-9]?"
 EXPRESSIONS = {
-    "email": rf"\b{ATOM}(?:\.{ATOM})*@(?:(?:{LABEL}\.)+{LABEL}|\[(?:(?:{OCTET})\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)])",
+    "email": rf"\b{ATOM}(?:\.{ATOM})*@(?:(?:{LABEL}\.)+{LABEL}"
+    rf"|\[(?:(?:{OCTET})\.){{3}}(?:{OCTET}|[A-Za-z0-9-]*[A-Za-z0-9]:)])",
     "ip": rf"(?:(?:{OCTET})\.){{3}}(?:{OCTET})",
     "iban": r"[A-Z]{2}[0-9]{2}(?: [0-9]{4}){4} [A-Z0-9]{1,2}",
 }
