@@ -70,11 +70,12 @@ def main() -> None:
         {"keys": write_key_files, "clusters": measure_clusters}[stage](Path(folder), int(documents), int(memory_mb))
         return
     signatures = signature_rates(arguments.megabytes, arguments.repetitions)
-    Console().print(signature_table(signatures))
+    console = Console(width=max(Console().width, 120))
+    console.print(signature_table(signatures))
     clusters = [
         run_clusters(int(size), arguments.memory_mb, arguments.work_folder) for size in arguments.documents.split(",")
     ]
-    Console().print(cluster_table(clusters, arguments.memory_mb))
+    console.print(cluster_table(clusters, arguments.memory_mb))
     if arguments.json:
         figures = {"signatures": signatures, "clusters": clusters}
         Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
