@@ -27,8 +27,10 @@ from apertus_jax.errors import UserError
 GIN_CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs"
 CONFIGURABLES = {
     "apertus_jax.corpus.sources": ("Source", "Limits"),
+    "apertus_jax.corpus.overlay": ("write_overlay",),
     "apertus_jax.corpus.robots_snapshot": ("RobotsScoring", "RobotsRule"),
     "apertus_jax.corpus.signals": ("SignalScoring", "SignalRule"),
+    "apertus_jax.corpus.licences": ("LicenceScoring", "LicenceRule"),
     "apertus_jax.corpus.removal": ("RemovalScoring", "RemovalRule"),
     "apertus_jax.corpus.personal_data": ("PersonalDataPolicy",),
     "apertus_jax.corpus.language": ("LanguageScoring", "LanguageRule"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from apertus_jax import artifacts
+from apertus_jax.corpus.duplicates import DuplicateRule
 from apertus_jax.corpus.personal_data import PersonalDataPolicy
 from apertus_jax.corpus.reasons import Verdict
 from apertus_jax.corpus.scorer import Row, Rule, Scorer
@@ -79,9 +80,13 @@ class OnlySources:
     sources: Sequence[str]
 
     def __post_init__(self) -> None:
-        """Raises UserError when `sources` is one name instead of a list of names."""
+        """Raises UserError when `sources` is one name, or the rule is that of copies, which sees whole clusters."""
         if isinstance(self.sources, str):
             raise UserError(f"OnlySources.sources is the text {self.sources!r}; give a list of names")
+        if isinstance(self.rule, DuplicateRule):
+            raise UserError(
+                "OnlySources.rule cannot be a DuplicateRule; DuplicateScoring.scope = 'source' keeps sources apart"
+            )
 
     def verdict(self, row: Row, statistics: Mapping[str, Any]) -> Verdict | None:
         """Returns the rule's verdict on a document of one of the sources, None on any other."""
@@ -89,12 +94,13 @@ class OnlySources:
 
 
 def part_of(parts: Sequence[Any], kind: type[Part]) -> Part | None:
-    """Returns the one part of this class among scorings or rules, None without one.
+    """Returns the one part of this class among scorings or rules, also inside `OnlySources`; None without one.
 
     Raises:
       UserError: there are several.
     """
-    found = [part for part in parts if isinstance(part, kind)]
+    inner = [part.rule if isinstance(part, OnlySources) else part for part in parts]
+    found = [part for part in inner if isinstance(part, kind)]
     if len(found) > 1:
         raise UserError(f"the policy holds {len(found)} parts {kind.__name__}; keep one")
     return found[0] if found else None
