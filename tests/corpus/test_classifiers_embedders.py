@@ -117,12 +117,13 @@ def test_hostile_text_takes_linear_time(unit):
 
     def seconds(characters):
         text = unit * (characters // len(unit))
-        started = time.perf_counter()
+        started = time.process_time()
         embedder.embed(embedder.chunks(text))
-        return time.perf_counter() - started
+        return time.process_time() - started
 
-    seconds(20_000)
-    assert min(seconds(200_000) for _ in range(2)) < 60 * max(seconds(20_000), 2e-3)
+    # Ten times the text; a quadratic step would take a hundred times as long. The machine may be busy.
+    small = min(seconds(20_000) for _ in range(3))
+    assert min(seconds(200_000) for _ in range(3)) < 40 * max(small, 2e-3)
 
 
 def test_sizes_that_cannot_be_are_refused():

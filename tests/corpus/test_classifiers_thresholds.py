@@ -140,6 +140,9 @@ def test_distinct_scores_keep_and_drop_whole_counts():
     scores = np.arange(100) / 100
     assert (scores > quality_threshold(scores, 0.33)).sum() == 33
     assert (scores >= toxicity_threshold(scores, 0.05)).sum() == 5
+    # Shares whose product with the count is not whole in binary.
+    assert (scores[:50] > quality_threshold(scores[:50], 0.42)).sum() == 21
+    assert (scores >= toxicity_threshold(scores, 0.29)).sum() == 29
 
 
 def rows(count, language="deu_Latn"):
