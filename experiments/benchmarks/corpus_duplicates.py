@@ -48,8 +48,8 @@ from apertus_jax.corpus.raw_document import RawDocument
 BANDS = DuplicateScoring.bands
 BLOCK = 1 << 14
 UNIT_DOCUMENTS = 1 << 20
-# Of ten documents five are originals, three exact copies of one, two near copies of one.
-ORIGINALS, EXACT = 5, 8
+# Every other document is a copy of an earlier one; of five copies three are exact.
+EXACT_OF_FIVE = 3
 
 
 def main() -> None:
@@ -151,10 +151,11 @@ def datatrove_run(texts: list[str]) -> Callable[[str], None]:
 def planted(first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (ordinals, ordinal that each is a copy of, whether it is an exact copy) for part of the corpus."""
     ordinals = np.arange(first, stop, dtype=np.uint64)
-    target = mixed(ordinals + np.uint64(1 << 40)) % np.maximum(ordinals, np.uint64(1))
-    kind, target_kind = mixed(ordinals) % np.uint64(10), mixed(target) % np.uint64(10)
-    copies = (kind >= ORIGINALS) & (target_kind < ORIGINALS) & (ordinals > 0)
-    return ordinals, np.where(copies, target, ordinals), copies & (kind < EXACT)
+    copies = ordinals % np.uint64(2) == 1
+    originals_before = np.maximum((ordinals + np.uint64(1)) // np.uint64(2), np.uint64(1))
+    target = np.uint64(2) * (mixed(ordinals) % originals_before)
+    exact = mixed(ordinals + np.uint64(1 << 40)) % np.uint64(5) < EXACT_OF_FIVE
+    return ordinals, np.where(copies, target, ordinals), copies & exact
 
 
 def write_key_files(folder: Path, documents: int, memory_mb: int) -> None:
