@@ -70,10 +70,15 @@ def predict(model: _FastText, text: str, threshold: float) -> list[tuple[str, fl
         labels, scores = model.predict(line.encode("utf-8", "replace").decode(), k=-1, threshold=threshold)
     # The sums behind a probability are single precision: it can pass 1 in the fifth digit.
     pairs = [
-        (label.removeprefix(LABEL_PREFIX), round(min(score, 1.0), 6))
+        (label.removeprefix(LABEL_PREFIX), round(score, 6) if score < 1 else 1.0)
         for label, score in zip(labels, scores, strict=True)
     ]
-    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    pairs.sort(key=_by_falling_score)
+    return pairs
+
+
+def _by_falling_score(pair: tuple[str, float]) -> tuple[float, str]:
+    return -pair[1], pair[0]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,12 +124,9 @@ def _row(predictions: Sequence[tuple[str, float]], script: ScriptShare, declared
     alternatives = []
     label, score = f"und_{script.script}", 0.0
     for name, probability in predictions:
-        language, own_script = language_and_script(name)
-        possible = (own_script,) if own_script else scripts_of(language) or (script.script,)
-        fits = script.script in possible
-        alternative = language_label(f"{language}_{script.script if fits else possible[0]}")
+        alternative, fits = _in_script(name, script.script)
         alternatives.append({"label": alternative, "score": probability})
-        if fits and language != "und" and label.startswith("und"):
+        if fits and label.startswith("und"):
             label, score = alternative, probability
     return {
         "language_label": label,
@@ -138,3 +136,15 @@ def _row(predictions: Sequence[tuple[str, float]], script: ScriptShare, declared
         "language_alternatives": alternatives,
         "language_declared": language_label(declared, script.script),
     }
+
+
+@functools.lru_cache(maxsize=65_536)
+def _in_script(name: str, script: str) -> tuple[str, bool]:
+    """Returns the label of a model's name for a text in a script, and whether the language can be written in it.
+
+    Where it cannot, the label has the language's own script; `und` never fits.
+    """
+    language, own_script = language_and_script(name)
+    possible = (own_script,) if own_script else scripts_of(language) or (script,)
+    fits = script in possible and language != "und"
+    return language_label(f"{language}_{script if fits else possible[0]}"), fits
