@@ -135,3 +135,13 @@ def test_hosts_are_masked_in_the_report(chain):
     page = (chain / "prepared" / "report.html").read_text()
     domains = {row["registrable_domain"] for row in rows_of(chain, "ledger.parquet")} - {""}
     assert domains and not any(domain in page for domain in domains)
+
+
+def test_tokens_of_the_funnel_are_those_of_the_tokenizer_that_trains(chain):
+    from apertus_jax.data.tekken import apertus_tokenizer
+
+    tokenizer = apertus_tokenizer()
+    texts = {document.document_id: document.text for document in read_documents(chain / "prepared")}
+    rows = [row for row in rows_of(chain, "ledger.parquet") if row["decision"] == "keep" and not row["personal_data"]]
+    for row in rows[:50]:
+        assert row["tokens"] == len(tokenizer.encode(texts[row["document_id"]]))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from etils import epath
-
-from apertus_jax import artifacts
 from apertus_jax.corpus.ledger import url_digest
 from apertus_jax.corpus.personal_data import PersonalDataPolicy, rewrite_url
+from apertus_jax.corpus.prepare.token_counts import TokenCounter
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.web_addresses import parse_web_address, registrable_domain
-from apertus_jax.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -42,37 +38,6 @@ def facts_schema() -> list[pyarrow.Field]:
         "text_sha256_in": text,
     }
     return [pyarrow.field(name, kind) for name, kind in kinds.items()]
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenCounter:
-    """Counts the tokens of texts, without the marks of start and end."""
-
-    tokenizer: Any
-    digest: str
-
-    @classmethod
-    def load(cls, path: epath.PathLike) -> Self:
-        """Reads a tokenizer.json or the folder that holds one.
-
-        Raises:
-          UserError: it is missing or no tokenizer.
-        """
-        import tokenizers
-
-        file = epath.Path(path)
-        file = file / "tokenizer.json" if file.is_dir() else file
-        if not file.exists():
-            raise UserError(f"Policy.tokenizer {file} does not exist; give a tokenizer.json or leave it empty")
-        content = file.read_bytes()
-        try:
-            return cls(tokenizers.Tokenizer.from_str(content.decode()), artifacts.digest_bytes(content))
-        except Exception as error:  # the library raises nothing narrower
-            raise UserError(f"Policy.tokenizer {file} is not a tokenizer ({error}); give a tokenizer.json") from error
-
-    def count(self, text: str) -> int:
-        """Returns the number of tokens of a text."""
-        return len(self.tokenizer.encode(text, add_special_tokens=False))
 
 
 def facts(

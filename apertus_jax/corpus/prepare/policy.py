@@ -34,7 +34,7 @@ class Policy:
       content_scoring: scorers of the text, only for documents that consent allows.
       content_rules: rules over all columns, asked in this order after the consent rules.
       personal_data: how personal data is rewritten in the texts that stay.
-      tokenizer: folder or tokenizer.json by which tokens are counted for the funnel; empty counts none.
+      tokenizer: by which tokens are counted for the funnel: `tekken`, a folder or a tokenizer.json; empty counts none.
     """
 
     name: str = "policy"

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from etils import epath
 
 from apertus_jax.corpus.duplicates import DuplicateScoring, KeyWriter, key_records
-from apertus_jax.corpus.prepare.facts import TokenCounter, facts, facts_schema
+from apertus_jax.corpus.prepare.facts import facts, facts_schema
 from apertus_jax.corpus.prepare.policy import Policy, part_of, scorers_of
 from apertus_jax.corpus.prepare.tables import TableWriter
 from apertus_jax.corpus.prepare.time_limit import TimeLimitExceeded, time_limit
+from apertus_jax.corpus.prepare.token_counts import TokenCounter
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.reasons import Verdict
 from apertus_jax.corpus.removal import RemovalScorer
