@@ -254,13 +254,30 @@ def test_verdict_names_every_refused_agent_and_the_line_against_the_first():
     assert verdict == RobotsVerdict(False, ("ClaudeBot", "CCBot/2.0", "GPTBot"), "Disallow: /private", 6, "claudebot")
     assert policy.verdict(["GPTBot", "ClaudeBot"], "/private").line == 4
     assert policy.verdict(["Other", "*"], "/private") == RobotsVerdict(True, (), "", 0, "")
-    assert policy.verdict(["GPTBot"], "/robots.txt").allowed
+
+
+def test_agents_of_different_groups_are_named_in_the_order_they_were_asked():
+    text = body("UA:a", "UA:c", "Disallow: /x", "UA:b", "UA:d", "Disallow: /xy", "Disallow: /only", "UA:e", "Disallow:")
+    policy = RobotsPolicy.parse(text)
+    assert policy.verdict(["d", "c", "e", "b", "a"], "/xyz")[1:] == (("d", "c", "b", "a"), "Disallow: /xy", 6, "d")
+    assert policy.verdict(["a", "b", "c", "d"], "/xyz")[1:] == (("a", "b", "c", "d"), "Disallow: /x", 3, "a")
+    assert policy.verdict(["a", "b", "c", "d"], "/only")[1:] == (("b", "d"), "Disallow: /only", 7, "b")
+    assert policy.verdict(["a", "b"], "/x")[1:] == (("a",), "Disallow: /x", 3, "a")
+
+
+@pytest.mark.parametrize("mode", ["rfc9309", "protego"])
+def test_nobody_can_close_robots_txt(mode):
+    policy = RobotsPolicy.parse(body("UA:*", "Disallow: /"), mode=mode)
+    for url in ("https://a.example/robots.txt", "https://a.example/robots.txt?x", "https://a.example/robots.txt#x"):
+        assert policy.verdict(["GPTBot"], url).allowed and policy.allows("GPTBot", url)
+    for url in ("https://a.example/robots.txtx", "https://a.example/a/robots.txt"):
+        assert not policy.verdict(["GPTBot"], url).allowed and not policy.allows("GPTBot", url)
 
 
 def test_protego_mode_has_the_same_interface_and_no_lines():
     policy = RobotsPolicy.parse(body("UA:Google", "Disallow: /x"), mode="protego")
     assert policy.verdict(["GPTBot", "Google-Extended"], "/x") == RobotsVerdict(False, ("Google-Extended",), "", 0, "")
-    assert policy.allows("GPTBot", "http://[broken/x")  # a parser error keeps the document, as in Apertus
+    assert policy.allows("Google-Extended", "http://[broken/x y")  # a parser error keeps the document, as in Apertus
     assert policy.mode == "protego" and parser_version("protego") == "protego/0.7.0"
     with pytest.raises(UserError, match="protego"):
         RobotsPolicy.parse(b"", mode="google")

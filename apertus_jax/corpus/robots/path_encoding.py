@@ -2,8 +2,8 @@
 
 In the canonical spelling unreserved characters and the delimiters `/ ? = &` stand for themselves, everything else is
 percent-encoded with upper-case digits. Two delimiters keep their meaning apart from their encoding: `%2F` is not `/`
-and `%3F` is not `?`. After the first `?` of a URL they are data and mean the same either way; the RFC's own example
-encodes them there. Text that has such encodings therefore has a second spelling, see `decoded_query`.
+and `%3F` is not `?`. After the first `?` they are data, and a rule with a query means the same either way: the RFC's
+own example encodes them there. Such text therefore has a second spelling, see `decoded_query`.
 """
 
 from __future__ import annotations
