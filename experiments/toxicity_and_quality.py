@@ -5,7 +5,8 @@
 Material comes from Debian and PyPI at run time and is not kept: `fortunes-es`, `fortunes-it` and their offensive sets
 (whole texts), the word lists of `badwords-py` (single words), `gnome-user-docs` (real pages, and ordinary words).
 Every head is measured on texts that it was not trained on, in two ways: *own* is five-fold cross-validation inside the
-language, *unseen* is trained on other languages only (four fifths of the languages at a time). An area of 0.5 is chance; intervals are 95 % bootstrap.
+language, *unseen* is trained on other languages only (four fifths of the languages at a time). An area of 0.5 is
+chance; intervals are 95 % bootstrap.
 
 Read the figures for what they are. The offensive sets are what maintainers once filed as offensive; degraded text is
 not the bad text of the web, and each kind of damage is as easy or hard as it was made.

@@ -151,14 +151,14 @@ def rows(count, language="deu_Latn"):
             "sample_key": document_key(f"{language}{number}", 0),
             "quality_score": number / count,
             "toxicity_score": number / count,
-            "language_label": language,
+            "language": language,
         }
         for number in range(count)
     ]
 
 
 def test_rows_that_consent_kept_unscored_are_neither_counted_nor_judged():
-    unscored = {"sample_key": None, "quality_score": None, "toxicity_score": None, "language_label": None}
+    unscored = {"sample_key": None, "quality_score": None, "toxicity_score": None, "language": None}
     measured = percentile_statistics([*rows(200), *[unscored] * 50])
     assert measured["percentiles"]["languages"]["deu_Latn"]["seen"] == 200
     assert QualityScoreRule().verdict(unscored, measured) is None

@@ -89,7 +89,7 @@ class PercentileOptions:
     sample_size: int = SAMPLE_SIZE
     quality_keep: tuple[float, ...] = (0.33, 0.10)
     toxicity_drop: tuple[float, ...] = (0.05,)
-    language_column: str = "language_label"
+    language_column: str = "language"
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -193,7 +193,7 @@ def percentile_statistics(
     sample_size: int = SAMPLE_SIZE,
     quality_keep: Sequence[float] = (0.33, 0.10),
     toxicity_drop: Sequence[float] = (0.05,),
-    language_column: str = "language_label",
+    language_column: str = "language",
 ) -> dict[str, Any]:
     """Returns the thresholds of every language from rows that consent allows, in one pass and any order.
 

@@ -37,7 +37,7 @@ class QualityScoreRule:
       thresholds: language → threshold, which wins over any percentile.
       seed: of the random sample.
       fewest_sampled: fewest scores that make a percentile.
-      language_column: the column with the language.
+      language_column: the column with the language; `prepare` puts the label that the ledger shows in `language`.
     """
 
     keep_share: float = 0.33
@@ -47,7 +47,7 @@ class QualityScoreRule:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     seed: int = 0
     fewest_sampled: int = FEWEST_SAMPLED
-    language_column: str = "language_label"
+    language_column: str = "language"
 
     def __post_init__(self) -> None:
         """Checks the shares.
@@ -93,7 +93,7 @@ class ToxicityRule:
       random_languages: languages without a classifier that lose a random share instead; volumes stay comparable.
       seed: of the random share.
       fewest_sampled: with fewer scores of a language there is no percentile, and nothing is dropped.
-      language_column: the column with the language.
+      language_column: the column with the language; `prepare` puts the label that the ledger shows in `language`.
     """
 
     drop_share: float = 0.05
@@ -102,7 +102,7 @@ class ToxicityRule:
     random_languages: tuple[str, ...] = ()
     seed: int = 0
     fewest_sampled: int = FEWEST_SAMPLED
-    language_column: str = "language_label"
+    language_column: str = "language"
 
     def __post_init__(self) -> None:
         """Checks the share.
