@@ -44,7 +44,9 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tombstones")
     one = write_rows(folder / "one.jsonl", [row(number) for number in range(40)])
     two = write_rows(folder / "two.jsonl", [row(number, cluster="c" * 32) for number in range(40, 60)])
-    tokenize({"one": one, "two": two}, folder / "store", vocab_size=400, held_out_fraction=0.1, progress=False)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("apertus_jax.data.tokenize_command.ROWS_PER_GROUP", 7)  # tables of several batches
+        tokenize({"one": one, "two": two}, folder / "store", vocab_size=400, held_out_fraction=0.1, progress=False)
     return TokenStore.open(folder / "store")
 
 
