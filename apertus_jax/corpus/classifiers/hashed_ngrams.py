@@ -4,6 +4,9 @@ A chunk is normalised (NFKC, case folded, runs of anything but letters, marks an
 n-gram of its characters and each word and pair of words adds +1 or −1 to one of D cells, both chosen by a 64-bit hash
 (feature hashing, arXiv 0902.2206). A cell holding count c becomes sign(c)·(1 + ln |c|), and the vector is scaled to
 length 1. Work is linear in the text. Integer arithmetic decides every cell, so machines agree.
+
+It knows spellings, not meanings: a head over it says little about languages and scripts that it was not trained on
+(`experiments/toxicity_and_quality.py` measures how little).
 """
 
 from __future__ import annotations
