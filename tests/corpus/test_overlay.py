@@ -176,10 +176,11 @@ def test_hosts_and_pages_refuse_exactly_what_they_should(overlay, documents, tmp
 
 
 def test_licences_are_permitted_exactly_where_they_should(documents):
-    licences = pytest.importorskip("apertus_jax.corpus.licences")
+    from apertus_jax.corpus.licences import LicenceRule, LicenceScoring
+
     wanted = {Reason.LICENCE_UNKNOWN, Reason.LICENCE_NOT_PERMITTED}
-    rows = licences.LicenceScoring().build().score([document for document, _ in documents])
-    rule = licences.LicenceRule(required_sources=("overlay",))
+    rows = LicenceScoring().build().score([document for document, _ in documents])
+    rule = LicenceRule(required_sources=("overlay",))
     found = [rule.verdict({"source": "overlay", **row}, {}) for row in rows]
     assert ["" if verdict is None else verdict.reason for verdict in found] == expected(documents, wanted)
 
@@ -272,9 +273,8 @@ def test_a_head_trained_on_the_labelled_texts_tells_planted_insults_from_the_res
     seen = [pair for pair in allowed(documents) if pair[1]["reason"] not in CONTENT_REASONS]
     scoring = ClassifierScoring(toxicity=str(tmp_path / "toxicity"))
     rows = scoring.build().score([document for document, _ in seen])
-    rule = ToxicityRule(thresholds=dict.fromkeys(INSULTS, 0.8), languages=tuple(INSULTS))
+    rule = ToxicityRule(thresholds=dict.fromkeys(INSULTS, 0.8), languages=tuple(INSULTS), language_column="language")
     found = [
-        rule.verdict({"language_label": document.language, **row}, {})
-        for (document, _), row in zip(seen, rows, strict=True)
+        rule.verdict({"language": document.language, **row}, {}) for (document, _), row in zip(seen, rows, strict=True)
     ]
     assert ["" if each is None else each.reason for each in found] == expected(seen, {Reason.TOXICITY})
