@@ -193,14 +193,15 @@ def measure_clusters(folder: Path, documents: int, memory_mb: int) -> None:
     started = time.perf_counter()
     files = sorted(folder.glob("*.keys"))
     summary = find_clusters(files, folder / "clusters.parquet", folder, memory_mb << 20)
-    found = time.perf_counter()
+    found, found_mb = time.perf_counter(), peak_mb()
     choose_survivors(
         folder / "clusters.parquet", passing(documents), folder / "survivors.parquet", 1, True, folder, memory_mb << 20
     )
     chosen = time.perf_counter()
     assert OrdinalTable(folder / "clusters.parquet").num_rows == summary["clustered_documents"]
     times = {"clusters_seconds": found - started, "survivors_seconds": chosen - found}
-    print(json.dumps({**summary, **times, "baseline_mb": baseline, "peak_mb": peak_mb()}))
+    memory = {"baseline_mb": baseline, "clusters_peak_mb": found_mb, "peak_mb": peak_mb()}
+    print(json.dumps({**summary, **times, **memory}))
 
 
 def peak_mb() -> float:
@@ -238,12 +239,13 @@ def cluster_table(figures: list[dict[str, Any]], memory_mb: int) -> Table:
     """Returns the table of the second part."""
     table = Table(title=f"Clusters and survivors, half of the documents duplicates, {memory_mb} MB for sorting")
     columns = ("documents", "clustered", "clusters", "links", "rounds", "clusters, s", "survivors, s")
-    for column in (*columns, "before, MB", "peak, MB"):
+    for column in (*columns, "before, MB", "clusters, MB", "peak, MB"):
         table.add_column(column, justify="right")
     for row in figures:
         counts = [f"{row[name]:,}" for name in ("documents", "clustered_documents", "clusters", "links", "rounds")]
         times = [f"{row['clusters_seconds']:.1f}", f"{row['survivors_seconds']:.1f}"]
-        table.add_row(*counts, *times, f"{row['baseline_mb']:.0f}", f"{row['peak_mb']:.0f}")
+        memory = [f"{row[name]:.0f}" for name in ("baseline_mb", "clusters_peak_mb", "peak_mb")]
+        table.add_row(*counts, *times, *memory)
     return table
 
 

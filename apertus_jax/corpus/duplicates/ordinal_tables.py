@@ -65,8 +65,10 @@ class OrdinalTable:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Yields the whole table as rows uint64[n, columns] in order."""
-        for batch in self._file.iter_batches(ROWS_PER_GROUP):
-            yield np.stack([column.to_numpy(zero_copy_only=False).astype(np.uint64) for column in batch.columns], 1)
+        # One row group at a time: an iterator over all of them keeps what it has read in memory.
+        for group in range(len(self._first)):
+            columns = self._file.read_row_group(group).columns
+            yield np.stack([column.to_numpy().astype(np.uint64) for column in columns], axis=1)
 
     def columns_for(self, ordinals: Sequence[int], prefix: str = "") -> dict[str, list[Any]]:
         """Returns prefix + column → values for ascending ordinals (documents of a unit); None where there is no row."""
