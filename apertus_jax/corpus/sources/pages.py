@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from apertus_jax.corpus.sources import evidence
@@ -137,10 +138,15 @@ def _nested_blocks(html: str) -> int:
     return deepest
 
 
+def _all(tree: HTMLTree, selector: str) -> Sequence[ElementNode]:
+    """Returns the elements that a selector picks; taking them one by one would count from the first each time."""
+    return tree.document.query_selector_all(selector)[:]
+
+
 def _meta_tags(tree: HTMLTree) -> dict[str, str]:
     """Returns the meta tags that say something about consent or licence."""
     found = []
-    for element in tree.document.query_selector_all("meta[name], meta[property], meta[http-equiv]"):
+    for element in _all(tree, "meta[name], meta[property], meta[http-equiv]"):
         name = element.getattr("name") or element.getattr("property") or element.getattr("http-equiv") or ""
         name, content = name.strip().lower(), (element.getattr("content") or "").strip()
         if name and content and evidence.is_signal_meta_tag(name, content):
@@ -154,19 +160,17 @@ def _licence_links(tree: HTMLTree) -> tuple[str, ...]:
     These are `a` and `link` elements with rel=license outside navigation, side bars and comments, and further
     addresses of Creative Commons licences in `a`, `link` and `meta` elements that do not stand in a footer either.
     """
-    document = tree.document
-    if document is None:
-        return ()
     found: dict[str, None] = {}
-    candidates = document.query_selector_all("a[href], link[href], area[href], meta[content]")
-    for element in candidates:
+    looked_up = 0
+    for element in _all(tree, "[href][rel], [href*='creativecommons.org/'], meta[content*='creativecommons.org/']"):
         target = (element.getattr("href") or element.getattr("content") or "").strip()
         declares = _LICENCE_RELATION.search(element.getattr("rel") or "") is not None
         if not target or len(target) > LONGEST_LINK or not (declares or _LICENCE_HOST.match(target)):
             continue
         if target not in found and not _stands_in(element, _NEVER_FROM if declares else _BOILERPLATE):
             found[target] = None
-        if len(found) == MOST_LINKS:
+        looked_up += 1
+        if looked_up == MOST_LINKS:
             break
     return tuple(found)
 

@@ -140,12 +140,13 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
     """Yields the content of all members; after a damaged one, of those that can be found behind it."""
     window = b""  # from the beginning of the member, as far as it is kept
     # A piece waits until the next one, or the check sum, shows that decoding went well so far.
-    waiting = b""
+    waiting = output = b""
     position = failures = 0
     decoder = None
     is_sound = True
     while True:
-        if position == len(window):
+        # A full piece of output may mean that there is more of it without further input.
+        if position == len(window) and len(output) < OUTPUT_BYTES:
             piece = file.read(OUTPUT_BYTES)
             if not piece:
                 if decoder is not None and is_sound:
@@ -164,7 +165,7 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
         try:
             output = decoder.decompress(taken, OUTPUT_BYTES)
         except zlib.error:
-            failures, waiting = failures + 1, b""
+            failures, waiting, output = failures + 1, b"", b""
             is_last = not resumes or failures > MOST_RESUMPTIONS
             if is_sound or is_last:
                 yield Damage(QuarantineReason.DAMAGED_FILE, "the gzip data are damaged", is_last)
@@ -172,13 +173,14 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
                 return
             window, position, decoder, is_sound = _from_next_member(file, window), 0, None, False
             continue
-        position += len(taken) - len(decoder.unconsumed_tail) - len(decoder.unused_data)
+        # At the end of a member what is left may stand in both places.
+        position += len(taken) - len(decoder.unused_data if decoder.eof else decoder.unconsumed_tail)
         if output:
             yield waiting
             waiting = output
         if decoder.eof:
             yield waiting
-            decoder, waiting, is_sound = None, b"", True
+            decoder, waiting, output, is_sound = None, b"", b"", True
 
 
 def _from_next_member(file: CheckedFile, window: bytes) -> bytes:

@@ -16,7 +16,7 @@ from apertus_jax.corpus.sources.streams import CheckedFile, Damage, expand
 from apertus_jax.corpus.sources.tables import Rows, attempt, quarantine_damage
 
 if TYPE_CHECKING:
-    from fastwarc.warc import WarcRecord
+    from fastwarc.warc import HeaderMap, WarcRecord
 
     from apertus_jax.corpus.sources.units import Part
 
@@ -132,6 +132,10 @@ def _next_record(buffer: _Buffer, longest: int) -> bytes | Unusable | None:
     buffer.fill(LONGEST_HEADER)
     end = buffer.content.find(END_OF_HEADER, 0, LONGEST_HEADER)
     length = _LENGTH.search(buffer.content, 0, end + 2) if end >= 0 else None
+    if end < 0 and len(buffer.content) < LONGEST_HEADER and MARKER.startswith(buffer.content[: len(MARKER)]):
+        # A header that the end, or the damage, cuts off.
+        buffer.content.clear()
+        return None if buffer.damage else Unusable(QuarantineReason.TRUNCATED_FILE, "the file ends inside a header")
     if not buffer.content.startswith(MARKER) or length is None:
         buffer.skip_to_record(1)
         return Unusable(QuarantineReason.DAMAGED_RECORD, "no header of a record with a length")
@@ -203,14 +207,14 @@ def _document(
     headers: list[tuple[str, str]] = []
     content_type = record.headers.get("Content-Type") or ""
     if record.is_http:
-        body = _http_body(record, content, source)
-        if record.http_headers.status_code != 200:
-            ignored[f"status_{record.http_headers.status_code}"] += 1
+        response, body = _http_response(record, content, source)
+        if response.status_code != 200:
+            ignored[f"status_{response.status_code}"] += 1
             return None
-        headers = [(name.strip().lower(), value.strip()) for name, value in record.http_headers.items()]
+        headers = [(name.strip().lower(), value.strip()) for name, value in response.items()]
         content_type = dict(headers).get("content-type", "")
     else:
-        body = _read_within(record, source, coded=0)
+        body = _read_within(record, source, stored=len(content))
     kind = content_type.partition(";")[0].strip().lower()
     is_page = kind in _HTML_TYPES or (not kind and body.lstrip()[:1] == b"<")
     if not is_page and kind != "text/plain":
@@ -237,8 +241,8 @@ def _document(
     return make_document(source, file, row, today, fields)
 
 
-def _http_body(record: WarcRecord, content: bytes, source: Source) -> bytes:
-    """Returns the body of an HTTP response with its codings undone; `record` then has the response's headers.
+def _http_response(record: WarcRecord, content: bytes, source: Source) -> tuple[HeaderMap, bytes]:
+    """Returns headers and body of an HTTP response, its codings undone.
 
     Raises:
       Unusable: it is damaged, or larger than the source's limits.
@@ -250,22 +254,21 @@ def _http_body(record: WarcRecord, content: bytes, source: Source) -> bytes:
         record.parse_http(auto_decode="all")
         if record.http_headers is None or record.http_headers.status_code is None:
             raise damaged
-        coded = record.content_length if "Content-Encoding" in record.http_headers else 0
-        body = _read_within(record, source, coded)
-        if coded and not body:
+        body = _read_within(record, source, stored=len(content))
+        if not body and "Content-Encoding" in record.http_headers:
             raise damaged
-        return body
+        return record.http_headers, body
     except OSError:
         # Many crawlers undo the codings and leave the headers that announce them.
         plain = WarcRecord.from_bytes(content)
         plain.parse_http(auto_decode="none")
-        body = _read_within(plain, source, coded=0)
+        body = _read_within(plain, source, stored=len(content))
         if body.lstrip()[:1] != b"<":
             raise damaged from None
-        return body
+        return plain.http_headers, body
 
 
-def _read_within(record: WarcRecord, source: Source, coded: int) -> bytes:
+def _read_within(record: WarcRecord, source: Source, stored: int) -> bytes:
     """Returns the rest of a record's content.
 
     Raises:
@@ -279,7 +282,7 @@ def _read_within(record: WarcRecord, source: Source, coded: int) -> bytes:
         left -= len(piece)
     if left > 0:
         return b"".join(pieces)
-    if coded and limits.record_bytes > limits.expansion * coded:
+    if limits.record_bytes > limits.expansion * stored:
         raise Unusable(QuarantineReason.DECOMPRESSION_BOMB, f"expands more than {limits.expansion} times")
     raise Unusable(QuarantineReason.RECORD_TOO_LARGE, f"more than {limits.record_bytes} bytes")
 
