@@ -14,6 +14,7 @@ from apertus_jax.corpus.ledger import Funnel
 from apertus_jax.corpus.ledger import records as ledger
 from apertus_jax.corpus.ledger.report import write_report
 from apertus_jax.corpus.prepare import aggregate, select
+from apertus_jax.corpus.prepare.interruption import terminated_as_interrupted
 from apertus_jax.corpus.prepare.launchers import PROCESSES, Launcher, check_launcher
 from apertus_jax.corpus.prepare.plan import make_plan
 from apertus_jax.corpus.prepare.policy import Policy, describe
@@ -41,6 +42,7 @@ PLAN, FINISH = "plan", "finish"
 ORDER = (PLAN, SCORE, AGGREGATE, DECIDE, SELECT, APPLY, FINISH)
 
 
+@terminated_as_interrupted()
 def prepare(
     output: epath.PathLike,
     policy: Policy,
@@ -136,7 +138,8 @@ def _do_once(preparation: Preparation, name: str, share: Share, show_hosts: bool
     Of many tasks only the first does these stages.
     """
     places = {AGGREGATE: statistics_folder, SELECT: select_folder}
-    if artifacts.is_complete(places[name](preparation) if name in places else preparation.output):
+    place = places[name](preparation) if name in places else epath.Path(preparation.output)
+    if artifacts.is_complete(place):
         return True
     stage = stage_of(preparation, {AGGREGATE: SCORE, SELECT: DECIDE, FINISH: APPLY}[name])
     missing = missing_units(stage.folder, len(preparation.plan.units))
@@ -146,6 +149,8 @@ def _do_once(preparation: Preparation, name: str, share: Share, show_hosts: bool
         return False
     folders = all_units(stage, len(preparation.plan.units))
     with bars.stage(name, None), acquire_lease(epath.Path(preparation.work) / ".leases" / name):
+        if artifacts.is_complete(place):  # another process did it while this one looked
+            return True
         for folder in folders:
             artifacts.verify(folder, stage.kind)
         if name == AGGREGATE:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -42,13 +45,19 @@ class Launcher:
         self._workers = workers or default_workers()
         self._beam_options = beam_options
         self._pool: concurrent.futures.ProcessPoolExecutor | None = None
+        self._lifeline: multiprocessing.connection.Connection | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Ends the workers: after what they are doing, or at once when the command was interrupted."""
+        if self._pool is None:
+            return
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._lifeline.close()
+        self._pool.shutdown(cancel_futures=True)
+        self._lifeline.close()
 
     def do(self, stage: str, numbers: Sequence[int], done: Callable[[int], Any]) -> None:
         """Does these units of a stage; `done(number)` is called after each, in any order.
@@ -70,21 +79,26 @@ class Launcher:
             self._do_in_processes(stage, numbers, done)
 
     def _do_in_processes(self, stage: str, numbers: Sequence[int], done: Callable[[int], Any]) -> None:
-        with _environment(ONE_THREAD):
-            self._pool = self._pool or concurrent.futures.ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_take_preparation,
-                initargs=(self._preparation,),
-            )
-            futures = [self._pool.submit(_do_unit_of, stage, number) for number in numbers]
         try:
+            with _environment(ONE_THREAD):
+                self._pool = self._pool or self._open_pool()
+                futures = [self._pool.submit(_do_unit_of, stage, number) for number in numbers]
             for future in concurrent.futures.as_completed(futures):
                 done(future.result())
         except concurrent.futures.process.BrokenProcessPool as error:
             raise UserError(
                 "a worker process died (killed, or out of memory); what is finished stays, run the command again"
             ) from error
+
+    def _open_pool(self) -> concurrent.futures.ProcessPoolExecutor:
+        """Starts worker processes that end when this one does."""
+        reader, self._lifeline = multiprocessing.Pipe(duplex=False)
+        return concurrent.futures.ProcessPoolExecutor(
+            self._workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin_work,
+            initargs=(self._preparation, reader),
+        )
 
 
 def check_launcher(launcher: str) -> None:
@@ -113,10 +127,22 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _take_preparation(preparation: Preparation) -> None:
-    """Keeps the preparation of this worker process, so that models are loaded once."""
+def _begin_work(preparation: Preparation, lifeline: multiprocessing.connection.Connection) -> None:
+    """Keeps the preparation of this worker process, so that models are loaded once, and ends with the command.
+
+    A worker that outlived its command would go on holding the lease of its unit. An interrupt from the keyboard goes
+    to all processes of a terminal; what becomes of the workers is for the command to say.
+    """
     global _preparation
     _preparation = preparation
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(lifeline,), name="lifeline", daemon=True).start()
+
+
+def _end_with(lifeline: multiprocessing.connection.Connection) -> None:
+    """Ends this process when the other end of the pipe is closed, by the command or by its death."""
+    lifeline.poll(None)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _do_unit_of(stage: str, number: int) -> int:

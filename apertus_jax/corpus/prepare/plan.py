@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +15,12 @@ from etils import epath
 from apertus_jax import artifacts
 from apertus_jax.corpus.sources import Source, Unit, describe_source, plan_units, reader_versions
 from apertus_jax.errors import UserError
+from apertus_jax.run_folder import HeartbeatLease, LocalLease, acquire_lease
 
 KIND = "prepare_plan"
 PLAN_FILE = "plan.json"
+LEASES = ".leases"
+LEASE_ATTEMPTS, LEASE_PAUSE_SECONDS = 50, 0.2
 ROW_BITS = 40  # an ordinal is the number of the unit, then that of the row in it
 
 
@@ -65,12 +70,32 @@ def make_plan(sources: Sequence[Source], work: epath.PathLike, as_of: str, targe
     # Without a date in the configuration the first plan's day stays, so that a run goes on unchanged tomorrow.
     place = root / f"plan-{artifacts.digest_json(chosen)[:16]}"
     if not artifacts.is_complete(place):
-        content = chosen | {"as_of": as_of or datetime.date.today().isoformat()}
-        with artifacts.build(place, KIND, {"chosen": artifacts.digest_json(chosen)}) as build:
-            (build.path / PLAN_FILE).write_text(json.dumps(content, indent=1, sort_keys=True))
+        with _lease_with_patience(root / LEASES / place.name):
+            _write_plan(place, chosen, as_of or datetime.date.today().isoformat())
     artifacts.verify(place, KIND)
     stored = json.loads((place / PLAN_FILE).read_text())
     return Plan(tuple(sources), units, stored["as_of"])
+
+
+def _write_plan(place: epath.Path, chosen: dict[str, Any], as_of: str) -> None:
+    """Writes a plan, unless another process has just done so."""
+    if artifacts.is_complete(place):
+        return
+    with artifacts.build(place, KIND, {"chosen": artifacts.digest_json(chosen)}) as build:
+        (build.path / PLAN_FILE).write_text(json.dumps(chosen | {"as_of": as_of}, indent=1, sort_keys=True))
+
+
+def _lease_with_patience(folder: epath.Path) -> LocalLease | HeartbeatLease:
+    """Takes a lease, waiting for tasks that were started together: each holds it for moments.
+
+    Raises:
+      UserError: another process holds it for long.
+    """
+    for _ in range(LEASE_ATTEMPTS - 1):
+        with contextlib.suppress(UserError):
+            return acquire_lease(folder)
+        time.sleep(LEASE_PAUSE_SECONDS)
+    return acquire_lease(folder)
 
 
 def _check_date(text: str) -> None:
