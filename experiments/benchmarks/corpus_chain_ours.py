@@ -24,7 +24,7 @@ def policy_of(snapshot: str, kind: str) -> Policy:
     """Returns the policy: consent by robots.txt, language, heuristics, copies, e-mail and IP.
 
     Tiny documents are too short for the limits of crawled text; they are scored and stay, so that the search for
-    copies has all of them.
+    copies has all of them. robots.txt is asked as Apertus asked it, so that a body that is no robots.txt lets in.
     """
     quality = (QualityRule(trust_declared=False), EnglishQualityRule(trust_declared=False))
     language = LanguageRule(trust_declared=False)
@@ -33,7 +33,7 @@ def policy_of(snapshot: str, kind: str) -> Policy:
     return Policy(
         name="benchmark",
         consent_scoring=(RobotsScoring(snapshot=snapshot),),
-        consent_rules=(RobotsRule(),),
+        consent_rules=(RobotsRule(policy="apertus"),),
         content_scoring=(LanguageScoring(), QualityScoring(), DuplicateScoring()),
         content_rules=(language, *quality, DuplicateRule()),
         personal_data=PersonalDataPolicy(kinds=("email", "ip")),

@@ -93,18 +93,11 @@ def write_pages(pages: Sequence[Page], path: Path) -> None:
     """
     hosts = allowed_hosts()
     rows = []
-    groups = itertools.groupby(pages, key=lambda page: (page.language, page.manual))
-    for (language, _), group in groups:
-        for number, page in enumerate(group):
-            host = next(hosts) if number % PAGES_PER_HOST == 0 else host
-            rows.append(
-                {
-                    "id": f"{page.language}/{page.manual}/{page.name}",
-                    "text": page.text,
-                    "url": page_url(host, f"{page.manual}/{page.name}"),
-                    "language": language,
-                }
-            )
+    for first in range(0, len(pages), PAGES_PER_HOST):
+        host = next(hosts)
+        for page in pages[first : first + PAGES_PER_HOST]:
+            name = f"{page.manual}/{page.name}"
+            rows.append({"id": f"{page.language}/{name}", "text": page.text, "url": page_url(host, name)})
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=ROWS_PER_GROUP)
 
 
