@@ -37,6 +37,7 @@ ALIASES = {
     "url": ("url",),
     "source": ("source",),
     "cluster": ("cluster",),
+    "text_digest": ("text_digest",),
 }
 
 
@@ -45,7 +46,7 @@ class Document:
     """One document: `document_id` is 32 hexadecimal digits, `language` is an `iso639-3_Script` label or `und`.
 
     `cluster` is the `document_id` that stands for all copies of this document, near ones included; empty when it has
-    none.
+    none. `text_digest` is that of the text before personal data was rewritten, by which removal requests name it.
     """
 
     document_id: str
@@ -55,6 +56,7 @@ class Document:
     url: str = ""
     licence: str = ""
     cluster: str = ""
+    text_digest: str = ""
 
 
 def document_id(source: str, version: str, record: str) -> str:
@@ -177,6 +179,7 @@ def _document(row: Any, default_source: str, default_record: str, where: str) ->
         url=fields["url"],
         licence=fields["licence"],
         cluster=fields["cluster"],
+        text_digest=fields["text_digest"],
     )
 
 

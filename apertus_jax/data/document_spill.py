@@ -131,7 +131,7 @@ class TokenSpill:
             "licence": document.licence,
             "cluster": document.cluster,
             # Who prepared the text may have rewritten it, and then says what it was before.
-            "text_digest": getattr(document, "text_digest", "") or text_digest(document.text),
+            "text_digest": document.text_digest or text_digest(document.text),
             "characters": len(document.text),
             "utf8_bytes": len(document.text.encode()),
         }

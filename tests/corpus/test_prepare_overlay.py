@@ -1,6 +1,7 @@
-"""The whole way of a crawl-like corpus in which everything planted is known: the funnel, the ledger, what never shows."""
+"""The whole way of a crawl-like corpus in which everything planted is known: funnel, ledger, what never shows."""
 
 import collections
+import datetime
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,8 @@ from apertus_jax import artifacts
 from apertus_jax.cli import main
 from apertus_jax.corpus.documents import read_documents
 from apertus_jax.corpus.ledger import parts_of
+from apertus_jax.corpus.removal import Tombstones
+from apertus_jax.data import TokenStore, find_tombstoned, store_is_older_than, tokenize
 
 STAGES = ["overlay", "robots-snapshot", "remove", "train-classifier", "prepare"]
 POLICY = """
@@ -39,9 +42,7 @@ def chain(tmp_path_factory):
 
 def rows_of(chain: Path, name: str) -> list[dict]:
     return [
-        row
-        for part in parts_of(chain / "prepared")
-        for row in pyarrow.parquet.read_table(str(part / name)).to_pylist()
+        row for part in parts_of(chain / "prepared") for row in pyarrow.parquet.read_table(str(part / name)).to_pylist()
     ]
 
 
@@ -145,3 +146,31 @@ def test_tokens_of_the_funnel_are_those_of_the_tokenizer_that_trains(chain):
     rows = [row for row in rows_of(chain, "ledger.parquet") if row["decision"] == "keep" and not row["personal_data"]]
     for row in rows[:50]:
         assert row["tokens"] == len(tokenizer.encode(texts[row["document_id"]]))
+
+
+def test_a_store_of_the_next_build_obeys_and_says_so_while_the_old_one_is_found_out(chain, tmp_path):
+    tombstones = Tombstones.open(chain / "tombstones")
+    day = datetime.date(2026, 11, 1)
+    removed = [
+        row["document_id"]
+        for row in json.loads((chain / "overlay" / "truth.json").read_text())["rows"]
+        if row["reason"] == "removed_on_request"
+    ]
+    tokenize(str(chain / "prepared"), tmp_path / "new", vocab_size=500, progress=False)
+    new = TokenStore.open(tmp_path / "new")
+    assert not store_is_older_than(new, tombstones, day) and find_tombstoned(new, tombstones, day).num_documents == 0
+    part = chain / "overlay" / "documents" / "part-0.jsonl"
+    lines = []
+    for line in part.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("document_id", "") in removed:
+            lines.append(json.dumps(row))
+    assert lines
+    (tmp_path / "old.jsonl").write_text("\n".join(lines) + "\n")
+    tokenize(str(tmp_path / "old.jsonl"), tmp_path / "old", vocab_size=400, held_out_fraction=0, progress=False)
+    old = TokenStore.open(tmp_path / "old")
+    assert store_is_older_than(old, tombstones, day)
+    assert find_tombstoned(old, tombstones, day).num_documents == old.num_documents == len(lines)

@@ -49,7 +49,9 @@ def test_units_of_any_size_give_the_whole_file(tmp_path_factory, texts, target_b
     assert b"".join(content[part.start : part.stop] for part in parts) == content
     assert all(content[part.start - 1 : part.start] in (b"", b"\n") for part in parts)
     # No cut is later than the first line end at or after a multiple of the size.
-    assert all(b"\n" not in content[(part.start // target_bytes + 1) * target_bytes : part.stop - 1] for part in parts)
+    assert all(
+        b"\n" not in content[(part.start // target_bytes + 1) * target_bytes - 1 : part.stop - 1] for part in parts
+    )
     documents = [each for unit in units for each in read_unit(source, unit, today=TODAY)]
     assert [(each.row, each.text) for each in documents] == [
         (number, json.loads(line)["text"]) for number, line in enumerate(lines, 1) if line

@@ -158,6 +158,7 @@ class ApplyStage:
             url=row["url"],
             licence=row.get("licence_expression") or document.licence,
             cluster=cluster,
+            text_digest=row.get("text_digest") or "",
         )
         return Decision.kept(text, counts, cluster, size), permitted
 

@@ -1,0 +1,343 @@
+"""`prepare` stopped in whatever way, at whatever moment: what comes of it in the end has the same bytes."""
+
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.figure
+import pytest
+
+from apertus_jax import artifacts
+from apertus_jax.corpus.duplicates import DuplicateRule, DuplicateScoring
+from apertus_jax.corpus.ledger import report
+from apertus_jax.corpus.prepare import prepare
+from tests.checkpoints.crash_points import CrashPoints, read_log
+from tests.corpus.prepare_inputs import AS_OF, sentence, small_policy
+
+ROOT = Path(__file__).parents[2]
+IN_MEMORY = Path("/dev/shm")
+UNIT_BYTES = 1_500  # one file of `write_files`
+GIN = f"""
+prepare.policy = @Policy()
+Policy.name = 'small'
+Policy.consent_scoring = [@RemovalScoring()]
+Policy.consent_rules = [@RemovalRule()]
+Policy.content_scoring = [@DuplicateScoring()]
+Policy.content_rules = [@DuplicateRule()]
+prepare.as_of = '{AS_OF}'
+prepare.unit_bytes = {UNIT_BYTES}
+"""
+ONCE = ("plan-", "copies-", "statistics-", "select-")
+KILLS = 50
+
+
+def write_files(folder: Path, count: int) -> Path:
+    """Writes files of four documents, one of which they all have; each is a unit."""
+    folder.mkdir()
+    for file in range(count):
+        rows = [
+            {
+                "id": f"{file}-{row}",
+                "url": f"https://h{row}.example/{file}",
+                "text": sentence(random.Random(1 if row == 1 else 10 * file + row)),
+            }
+            for row in range(4)
+        ]
+        (folder / f"{file:02}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run(output: Path, documents: Path, **options):
+    """Prepares in this process as the gin file says."""
+    policy = small_policy(content_scoring=(DuplicateScoring(),), content_rules=(DuplicateRule(),))
+    defaults = {"launcher": "inline", "unit_bytes": UNIT_BYTES, "as_of": AS_OF, "progress": False}
+    return prepare(str(output), policy, str(documents), **(defaults | options))
+
+
+def command(gin_file: Path, documents: Path, output: Path, *extra: str) -> list[str]:
+    """Returns the command line of the same run."""
+    flags = [f"--gin_file={gin_file}", f"--input={documents}", *extra, f"--output={output}"]
+    return [sys.executable, "-m", "apertus_jax", "prepare", *flags]
+
+
+def start(gin_file: Path, documents: Path, output: Path, *extra: str) -> subprocess.Popen[str]:
+    """Starts the command line as the leader of a process group of its own."""
+    return subprocess.Popen(
+        command(gin_file, documents, output, *extra),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Returns relative name → bytes of all results and intermediate stages below a folder.
+
+    Leases name processes; a build marker beside a commit marker says nothing any more.
+    """
+    files = {path for path in folder.rglob("*") if path.is_file() and path.name != "LEASE.json"}
+    stale = {path for path in files if path.name == "BUILDING.json" and path.with_name("COMMITTED.json") in files}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files - stale}
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 120):
+    """Returns what `condition` gives as soon as it gives something, while the process lives."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    raise AssertionError("waited in vain")
+
+
+def group_of(process: subprocess.Popen[str]) -> list[tuple[int, str]]:
+    """Returns (process, command line) of those that live in the process group of a command."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and os.getpgid(int(folder.name)) == process.pid:
+                state = (folder / "stat").read_text().rpartition(") ")[2][0]
+                if state != "Z":
+                    found.append((int(folder.name), (folder / "cmdline").read_text()))
+        except OSError:
+            continue  # it ended while we looked
+    return found
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    return [number for number, arguments in group_of(process) if "spawn_main" in arguments]
+
+
+def committed_units(output: Path) -> list[Path]:
+    return list(output.with_name(f"{output.name}.work").glob("score-*/0*/COMMITTED.json"))
+
+
+@pytest.fixture(scope="module")
+def crash_points(tmp_path_factory):
+    return CrashPoints.build(tmp_path_factory.mktemp("crash_points"))
+
+
+@pytest.fixture(scope="module")
+def memory():
+    """A folder in memory, where the system offers that: hundreds of copies of a folder are taken."""
+    place = IN_MEMORY if os.access(IN_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="apertus_kills_", dir=place) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def gin_file(memory):
+    (memory / "small.gin").write_text(GIN)
+    return memory / "small.gin"
+
+
+@pytest.fixture(scope="module")
+def three_units(memory):
+    return write_files(memory / "three", 3)
+
+
+@pytest.fixture(scope="module")
+def many_units(memory):
+    return write_files(memory / "many", 24)
+
+
+@pytest.fixture(scope="module")
+def prepared_many(memory, many_units):
+    """The uninterrupted run."""
+    (memory / "reference").mkdir()
+    run(memory / "reference" / "out", many_units)
+    return results(memory / "reference")
+
+
+@pytest.fixture(scope="module")
+def crash_states(crash_points, memory, gin_file, three_units):
+    """Every state of output and work folder that a kill of one run can leave; the last is the finished run."""
+    watched = memory / "watched"
+    line = command(gin_file, three_units, watched / "out", "--gin.prepare.launcher='inline'")
+    return crash_points.record(line, watched, memory / "states", {"PYTHONPATH": str(ROOT)})
+
+
+@pytest.fixture
+def drawings_once(monkeypatch):
+    """Lets equal figures be drawn once: hundreds of equal reports are written, and drawing is most of the work."""
+    monkeypatch.setattr(report, "bar_plot", _remembered_bar_plot(report.bar_plot))
+    drawn: dict[int, str] = {}
+    savefig = matplotlib.figure.Figure.savefig
+
+    def save(figure, file, **options):
+        if id(figure) not in drawn:
+            savefig(figure, file, **options)
+            drawn[id(figure)] = file.getvalue()
+        else:
+            file.write(drawn[id(figure)])
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", save)
+
+
+def _remembered_bar_plot(bar_plot):
+    remembered = functools.lru_cache(bar_plot)
+    return lambda names, values, label: remembered(tuple(names), tuple(values), label)
+
+
+def chosen(states, unit: str):
+    """Returns the states of the stages that see the whole corpus and of one unit of the others.
+
+    Of many writes to one file the first is taken, whole and half, and the last: what lies between differs in length.
+    """
+    some = []
+    for state, after in zip(states, [*states[1:], None], strict=True):
+        path = state.operation.path if state.operation else ""
+        inner = path.partition("/watched/")[2].split("/")
+        in_unit = len(inner) > 2 and inner[0] == "out.work" and inner[1].startswith(("score-", "decide-"))
+        in_part = len(inner) > 2 and inner[:2] == ["out", "parts"]
+        if (in_unit or in_part) and unit not in inner:
+            continue
+        before = some[-1].operation.path if len(some) > 1 else None
+        is_rest = state.operation and state.operation.call == "write rest" and before == path
+        goes_on = after is not None and after.operation and after.operation.path == path
+        if is_rest and goes_on and some[-2].operation.path == path:
+            continue
+        if state.operation and state.operation.call == "write" and goes_on and before == path and len(some) > 3:
+            if some[-3].operation.path == path:
+                continue
+        some.append(state)
+    return some
+
+
+def check_resumes(states, documents: Path, expected: dict[str, bytes]):
+    for state in states:
+        run(state.folder / "out", documents)
+        found = results(state.folder)
+        assert found.keys() == expected.keys(), state
+        assert [name for name in found if found[name] != expected[name]] == [], state
+
+
+def test_crash_states_cover_every_stage_and_every_kind_of_change(crash_states):
+    operations = read_log(crash_states[-1].folder.parent / "states.log")
+    places = [operation.path.partition("/watched/")[2] for operation in operations]
+    for stage in (*ONCE, "score-", "decide-"):
+        assert any(place.startswith(f"out.work/{stage}") for place in places), stage
+    for name in ("parts/000002/ledger.parquet", ".funnel.json.partial", ".report.html.partial"):
+        assert f"out/{name}" in places
+    assert {operation.call for operation in operations} >= {"mkdir", "open", "write", "rename", "unlink", "rmdir"}
+    assert len(crash_states) > 300
+
+
+def test_a_kill_at_any_change_ends_with_the_same_bytes(crash_states, three_units, drawings_once):
+    expected = results(crash_states[-1].folder)
+    states = chosen(crash_states[:-1], "000001")
+    assert len(states) > 100
+    check_resumes(states, three_units, expected)
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_single_change_ends_with_the_same_bytes(
+    crash_points, memory, gin_file, three_units, drawings_once
+):
+    watched = memory / "every" / "watched"
+    line = command(gin_file, three_units, watched / "out", "--gin.prepare.launcher='inline'")
+    states = crash_points.record(line, watched, memory / "every" / "states", {"PYTHONPATH": str(ROOT)})
+    check_resumes(states[:-1], three_units, results(watched))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_with_space(crash_points, memory, gin_file, three_units):
+    place = memory / "filled"
+    script = [sys.executable, str(Path(__file__).with_name("filling_prepare.py")), "23"]
+    flags = command(gin_file, three_units, place / "out", "--gin.prepare.launcher='inline'")[4:]
+    ended = crash_points.run([*script, *flags], place, environment={"PYTHONPATH": str(ROOT)})
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    attempts = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(attempts) > 10 and attempts[-1]["committed"]
+    for attempt in attempts[:-1]:
+        assert attempt["status"] == 2, attempt
+        lines = [line for line in attempt["said"].splitlines() if not line.startswith("prepare: ")]
+        assert len(lines) == 1 and lines[0].startswith("apertus: ") and "the disk is full" in lines[0], attempt
+        assert not attempt["committed"], attempt
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupt_is_one_line_and_leaves_no_process(gin_file, many_units, prepared_many, tmp_path, number):
+    output = tmp_path / "out"
+    process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
+    wait_for(lambda: len(committed_units(output)) > 2, process)
+    # A terminal sends its interrupt to the whole group, a scheduler ends the command.
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "apertus: interrupted\n")
+    assert group_of(process) == []
+    run(output, many_units)
+    assert results(tmp_path) == prepared_many
+
+
+def test_a_worker_killed_alone_is_one_line_and_the_next_run_completes(gin_file, many_units, prepared_many, tmp_path):
+    output = tmp_path / "out"
+    process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
+    wait_for(lambda: committed_units(output), process)
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2 and said.count("\n") == 1, said
+    assert "a worker process died" in said and "run the command again" in said
+    run(output, many_units)
+    assert results(tmp_path) == prepared_many
+
+
+def test_workers_end_when_their_command_is_killed(gin_file, many_units, prepared_many, tmp_path):
+    output = tmp_path / "out"
+    process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
+    wait_for(lambda: committed_units(output), process)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30
+    while left := workers_of(process):
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
+    process.communicate(timeout=60)
+    run(output, many_units)
+    assert results(tmp_path) == prepared_many
+
+
+def test_two_commands_on_one_output_do_not_harm_each_other(gin_file, many_units, prepared_many, tmp_path):
+    output = tmp_path / "out"
+    processes = [start(gin_file, many_units, output, "--gin.prepare.launcher='inline'") for _ in range(2)]
+    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in processes]
+    for said, status in ended:
+        assert status in (0, 2), said
+        assert said == "" if status == 0 else (said.count("\n") == 1 and "is in use by process" in said), said
+    assert 0 in [status for _, status in ended]
+    assert results(tmp_path) == prepared_many
+
+
+@pytest.mark.slow
+def test_many_random_kills_end_with_the_same_bytes(gin_file, many_units, prepared_many, tmp_path):
+    generator = random.Random(50)
+    kills = rounds = 0
+    while kills < KILLS:
+        rounds += 1
+        output = tmp_path / f"{rounds}" / "out"
+        while True:
+            process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
+            before = len(results(output.parent)) if output.parent.exists() else 0
+            if before == 0:  # the time of loading packages is of no interest
+                wait_for(lambda folder=output.with_name("out.work"): folder.exists(), process)
+            try:
+                process.communicate(timeout=generator.uniform(0.0, 6.0))
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                kills += 1
+        assert process.returncode == 0
+        assert results(output.parent) == prepared_many
+        shutil.rmtree(output.parent)
+    assert artifacts.is_complete(tmp_path) is False
