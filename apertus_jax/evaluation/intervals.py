@@ -1,14 +1,169 @@
-"""Confidence intervals by resampling documents or, where there are few, blocks of text."""
+"""Confidence intervals: by resampling documents, probes or blocks of text, and exact ones for counted events."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from apertus_jax.errors import UserError
 
 RESAMPLES = 1000
 FEWEST_DOCUMENTS = 8
 BLOCK_TOKENS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A value with its interval."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """How often something happened: exact two-sided interval, and the one-sided upper bound of the true rate."""
+
+    events: int
+    trials: int
+    rate: float
+    lower: float
+    upper: float
+    upper_bound: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Equivalence:
+    """A relative difference with the interval that decides whether it is within ± `margin`."""
+
+    difference: float
+    lower: float
+    upper: float
+    margin: float
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the whole interval lies within the margin: no interval of NaN does."""
+        return -self.margin < self.lower and self.upper < self.margin
+
+
+def resampled(
+    statistic: Callable[..., float],
+    groups: Sequence[np.ndarray],
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Returns statistic(*groups) with its bootstrap percentile interval; each group's rows are drawn by themselves.
+
+    What belongs together (one probe under two models) goes into one row of one group.
+
+    Args:
+      statistic: takes arrays as in `groups`, with rows drawn with replacement.
+      groups: [N_i, …] each, at least one row.
+      seed: of the resampling.
+      level: coverage of the interval.
+      resamples: number of draws.
+
+    Raises:
+      UserError: a group is empty.
+    """
+    arrays = [np.asarray(group) for group in groups]
+    if any(not len(array) for array in arrays):
+        raise UserError("an interval needs at least one value in each group, and one group has none")
+    generator = np.random.default_rng(seed)
+    values = [
+        statistic(*(array[generator.integers(0, len(array), len(array))] for array in arrays)) for _ in range(resamples)
+    ]
+    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(statistic(*arrays)), float(lower), float(upper))
+
+
+def mean_interval(values: np.ndarray, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Estimate:
+    """Returns the mean of float[N], for example of a metric over probes, with its bootstrap interval."""
+    return resampled(np.mean, [values], seed, level, resamples)
+
+
+def difference_interval(
+    treated: np.ndarray, control: np.ndarray, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+) -> Estimate:
+    """Returns mean(treated) − mean(control) of unrelated float[N] and float[M] (Δ over control, E§3.3)."""
+    return resampled(lambda ours, theirs: ours.mean() - theirs.mean(), [treated, control], seed, level, resamples)
+
+
+def paired_difference_interval(
+    first: np.ndarray, second: np.ndarray, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+) -> Estimate:
+    """Returns mean(first − second) of float[N] each, where row i of both is the same probe or document.
+
+    Raises:
+      UserError: the lengths differ.
+    """
+    return resampled(np.mean, [_paired(first, second) @ [1, -1]], seed, level, resamples)
+
+
+def relative_equivalence(
+    first: np.ndarray, second: np.ndarray, margin: float, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+) -> Equivalence:
+    """Tests whether sum(first) / sum(second) − 1 is within ± margin, row i of both being the same document.
+
+    Two one-sided tests at 1 − level each (Schuirmann 1987): the interval at 2·level − 1 must lie within the margin.
+    The sums may be losses of one document's tokens under two models.
+
+    Raises:
+      UserError: the lengths differ, or the margin is not positive.
+    """
+    if not margin > 0:
+        raise UserError(f"equivalence margin={margin} must be positive")
+    pairs = _paired(first, second)
+    ratio = resampled(lambda rows: rows[:, 0].sum() / rows[:, 1].sum() - 1, [pairs], seed, 2 * level - 1, resamples)
+    return Equivalence(ratio.value, ratio.lower, ratio.upper, margin)
+
+
+def rate(hits: np.ndarray, level: float = 0.95) -> Rate:
+    """Returns how often bool[N] is True, with exact bounds; of no trials the rate is nan and the bounds 0 and 1."""
+    hits = np.asarray(hits, bool)
+    events, trials = int(hits.sum()), len(hits)
+    lower, upper = proportion_interval(events, trials, level)
+    share = events / trials if trials else math.nan
+    return Rate(events, trials, share, lower, upper, proportion_upper_bound(events, trials, level))
+
+
+def proportion_interval(events: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Returns the exact two-sided interval of a probability (Clopper & Pearson 1934).
+
+    Raises:
+      UserError: not 0 ≤ events ≤ trials.
+    """
+    side = (1 + level) / 2
+    upper = proportion_upper_bound(events, trials, side)
+    return 1 - proportion_upper_bound(trials - events, trials, side), upper
+
+
+def proportion_upper_bound(events: int, trials: int, level: float = 0.95) -> float:
+    """Returns the exact one-sided upper bound: the largest p under which so few events are not rarer than 1 − level.
+
+    With no event it is 1 − (1 − level)^(1/N), a little below `rule_of_three`.
+
+    Raises:
+      UserError: not 0 ≤ events ≤ trials.
+    """
+    import scipy.special
+
+    if not 0 <= events <= trials:
+        raise UserError(f"{events} events in {trials} trials: give a count between 0 and the number of trials")
+    if events == trials:
+        return 1.0
+    return float(scipy.special.betaincinv(events + 1, trials - events, level))
+
+
+def rule_of_three(trials: int) -> float:
+    """Returns 3/N, at most 1: the 95 % upper bound to print when none of N trials was an event (E§3.8)."""
+    return min(1.0, 3 / trials) if trials else 1.0
 
 
 def ratio_interval(
@@ -44,3 +199,10 @@ def loss_interval(token_losses: Sequence[np.ndarray], seed: int) -> tuple[float,
     sums = np.array([losses.sum(dtype=np.float64) for losses in units])
     sizes = np.array([len(losses) for losses in units], np.float64)
     return (*ratio_interval(sums, sizes, seed), name)
+
+
+def _paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns float64[N, 2]."""
+    if len(first) != len(second):
+        raise UserError(f"{len(first)} and {len(second)} values cannot be paired; give both for the same documents")
+    return np.stack([np.asarray(first, np.float64), np.asarray(second, np.float64)], axis=1)
