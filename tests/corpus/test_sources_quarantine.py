@@ -306,7 +306,6 @@ def measure(path):
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEASURE), str(path)], capture_output=True, text=True, check=True
     )
-    print(result.stdout)
     return tuple(map(int, result.stdout.split()))
 
 
@@ -318,7 +317,7 @@ def test_a_document_of_100_or_200_megabytes_is_never_held(tmp_path, kind):
         # A thousand rows that share one long value of the dictionary.
         indices = pyarrow.array([0] * 1000, pyarrow.int32())
         texts = pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["x" * 1_200_000]))
-        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path)
+        pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, store_schema=False)
         expected = (0, 1000)
     elif kind == "txt":
         path.write_bytes(line)
@@ -339,7 +338,7 @@ def test_memory_is_the_same_for_ten_times_as_many_rows(tmp_path):
         documents, _, growth = measure(path)
         assert documents == count
         growths.append(growth)
-    assert growths[1] - growths[0] < 20
+    assert growths[1] - growths[0] < 10
 
 
 @settings(max_examples=40, deadline=None)

@@ -15,7 +15,7 @@ from apertus_jax.corpus.sources.units import Part, Unit
 from apertus_jax.errors import UserError
 
 # Repetitions lie close together, or in other files, where sorting finds them; memory stays flat.
-REMEMBERED_IDS = 1 << 16
+REMEMBERED_IDS = 1 << 14
 
 
 def read_unit(
@@ -23,7 +23,7 @@ def read_unit(
 ) -> Iterator[RawDocument | QuarantinedRow]:
     """Streams the documents of a unit in a fixed order, each bad row in its place; memory does not grow.
 
-    Of rows with one id among the last 65,536 of a file the first stays. A file that changed after planning is noticed
+    Of rows with one id among the last 16,384 of a file the first stays. A file that changed after planning is noticed
     when its part was read to the end at the latest.
 
     Args:
