@@ -35,6 +35,9 @@ def write_report(
     _languages(report, funnel)
     _personal_data(report, funnel)
     _quarantine(report, funnel)
+    if summary["ignored"]:
+        records = ", ".join(f"{count:,} {kind}" for kind, count in summary["ignored"].items())
+        report.note(f"Records of web archives that hold no document: {records}.")
     _hosts(report, parts, show_hosts)
     report.heading("What was in force")
     report.table(("", ""), [(name, summary[name]) for name in ("policy_name", "policy", "plan", "as_of", "code")])

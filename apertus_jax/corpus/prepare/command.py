@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -184,6 +185,10 @@ def _finish(preparation: Preparation, parts: Sequence[epath.Path], show_hosts: b
     output = epath.Path(preparation.output)
     stage = stage_of(preparation, APPLY)
     funnel = Funnel.sum(read_summaries(stage.folder, stage.kind, len(parts)))
+    scored = stage_of(preparation, SCORE)
+    ignored: collections.Counter[str] = collections.Counter()
+    for each in read_summaries(scored.folder, scored.kind, len(parts)):
+        ignored.update(each["ignored"])
     statistics = aggregate.read_statistics(statistics_folder(preparation))
     summary = {
         "policy_name": preparation.policy.name,
@@ -193,6 +198,7 @@ def _finish(preparation: Preparation, parts: Sequence[epath.Path], show_hosts: b
         "code": __version__,
         "tombstones": preparation.scorer.applied_tombstones(),
         **funnel.totals(),
+        "ignored": dict(sorted(ignored.items())),
         "parts": {folder.name: artifacts.read_manifest(folder, stage.kind)["digest"] for folder in parts},
     }
     artifacts.write_atomically(output / ledger.STATISTICS_FILE, _pretty(statistics))

@@ -6,6 +6,7 @@ what decided their content; the parts of the result lie in the output folder.
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -46,9 +47,11 @@ class ScoreStage:
     def write(self, number: int, folder: epath.Path) -> dict[str, Any]:
         """Writes one unit's scores, quarantine and keys of copies; returns how many documents there are."""
         plan = self._preparation.plan
-        documents = read_unit(plan.source_of(number), plan.units[number], today=plan.as_of)
         source = plan.source_of(number)
-        return self._preparation.scorer.write(folder, documents, ordinal(number, 0), source.version)
+        ignored: collections.Counter[str] = collections.Counter()
+        documents = read_unit(source, plan.units[number], today=plan.as_of, ignored=ignored)
+        counts = self._preparation.scorer.write(folder, documents, ordinal(number, 0), source.version)
+        return counts | {"ignored": dict(sorted(ignored.items()))}
 
 
 class DecideStage:
