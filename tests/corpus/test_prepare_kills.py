@@ -1,5 +1,6 @@
 """`prepare` stopped in whatever way, at whatever moment: what comes of it in the end has the same bytes."""
 
+import contextlib
 import functools
 import itertools
 import json
@@ -240,6 +241,44 @@ def test_a_kill_at_any_change_ends_with_the_same_bytes(crash_states, memory, thr
     states = chosen([state for state in crash_states if state.operation], "000001")
     assert len(states) > 100
     check_resumes(states, three_units, results(memory / "watched"))
+
+
+@pytest.mark.xfail(strict=True, reason="artifacts.build removes the mark of an abandoned build before its files")
+def test_a_kill_while_an_abandoned_build_is_cleared_ends_with_the_same_bytes(
+    crash_states, memory, three_units, tmp_path, monkeypatch, drawings_once
+):
+    abandoned = next(
+        state
+        for state in reversed(crash_states[:-1])
+        if "/score-" in state.operation.path and state.operation.path.endswith("000001/.COMMITTED.json.partial")
+    )
+    shutil.copytree(abandoned.folder, tmp_path / "first")
+    copies = []
+    scandir, unlink = os.scandir, os.unlink
+
+    def copy_before_unlink(path, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            patch.setattr(os, "scandir", scandir)
+            copies.append(shutil.copytree(tmp_path / "first", tmp_path / f"killed_{len(copies)}"))
+        unlink(path, **options)
+
+    def marker_first(place):
+        return sorted(scandir(place), key=lambda entry: entry.name != "BUILDING.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", copy_before_unlink)
+        patch.setattr(os, "scandir", _context_of(marker_first))
+        run(tmp_path / "first" / "out", three_units)
+    assert len(copies) > 4
+    for copy in copies:
+        run(copy / "out", three_units)
+        assert results(copy) == results(memory / "watched")
+
+
+def _context_of(listing):
+    """Returns a stand-in of os.scandir, which is used in `with` blocks, for a function that returns entries."""
+    return lambda place=".": contextlib.nullcontext(listing(place))
 
 
 @pytest.mark.slow
