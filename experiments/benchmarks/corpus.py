@@ -213,14 +213,14 @@ def chain(pages: list[chain_text.Page], folder: Path, rounds: int) -> list[Row]:
 
     sides = {"ours": side("ours", "corpus_chain_ours.py", "pages")}
     for limits, words in PEER_CHAINS:
-        name = f"datatrove, {limits} limits, {words}"
+        name = f"MB/s, {limits} limits, {words}"
         sides[name] = side(name, "corpus_chain_datatrove.py", limits, words)
     runs = in_turns(sides, rounds)
     size = chain_text.megabytes_of(page.text for page in pages)
     rates = {name: [size / run.processor for run in of_side] for name, of_side in runs.items()}
     rows = []
     for name in list(sides)[1:]:
-        row = compared("MB/s", rates["ours"], name, rates[name], CHAIN_TARGET)
+        row = compared(name, rates["ours"], "datatrove", rates[name], CHAIN_TARGET)
         rows.append(row | {"kept": f"{kept['ours']:,} / {kept[name]:,}", "load": _loads(runs, name)})
         for key, which in (("ours", "ours"), ("peer", name)):
             rows[-1][f"{key}_runs"] = [vars(run) for run in runs[which]]
@@ -300,12 +300,13 @@ def table_of(stage: str, rows: list[Row]) -> Table:
             table.add_row(*counts, *rest, f"{row['load']:.1f}")
         return table
     columns = ["what", "ours", "peer", "its rate", "ratio", "target"]
-    columns += ["kept, ours / its", "load, ours / its"] if stage == "chain" else []
+    columns += ["kept, ours / its", "load"] if stage == "chain" else []
     for column in columns:
         table.add_column(column, justify="left" if column in ("what", "peer") else "right")
     for row in rows:
-        cells = [row["what"], f"{row['ours']:,.2f}", row["peer"], f"{row['theirs']:,.2f}", f"{row['ratio']:.2f} x"]
-        cells.append(f"{row['target']:g} x" if row["target"] else "")
+        digits = 0 if row["ours"] > 1000 else 2
+        cells = [row["what"], f"{row['ours']:,.{digits}f}", row["peer"], f"{row['theirs']:,.{digits}f}"]
+        cells += [f"{row['ratio']:.2f} x", f"{row['target']:g} x" if row["target"] else ""]
         table.add_row(*cells, *((row["kept"], row["load"]) if stage == "chain" else ()))
     if stage == "chain":
         table.caption = f"Target of our own rate: {CHAIN_RATE_TARGET:g} MB/s per core"

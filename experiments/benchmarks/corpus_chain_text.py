@@ -24,7 +24,7 @@ MALLARD = "{http://projectmallard.org/1.0/}"
 LINES = frozenset(MALLARD + tag for tag in ("title", "subtitle", "desc", "p", "code", "screen", "name", "email"))
 PAGES_PER_HOST = 40
 ROWS_PER_GROUP = 1000
-TINY_TOPICS = ("harbour", "orchard", "railway", "village", "library", "granite", "weather", "violin")
+SYLLABLES = ("ba", "del", "fir", "go", "hum", "kan", "lo", "mir", "nes", "por", "ris", "sta", "tol", "ven", "wal", "zu")
 TINY_COPY_SHARE = 0.3
 
 
@@ -130,12 +130,15 @@ def write_tiny(documents: int, path: Path, seed: int = 0) -> None:
 def _tiny(number: int, hosts: Sequence[str], seed: int) -> dict[str, str]:
     """Returns one tiny document; what a number says never depends on the others."""
     choice = random.Random(f"{seed} {number}")
-    origin = choice.randrange(number) if number and choice.random() < TINY_COPY_SHARE else number
+    is_copy = number > 0 and choice.random() < TINY_COPY_SHARE
+    origin = choice.randrange(number) if is_copy else number
     words = random.Random(f"{seed} text {origin}")
-    figures = " and ".join(f"{words.randrange(10**6)} {words.choice(TINY_TOPICS)}" for _ in range(5))
+    text = " ".join("".join(words.choices(SYLLABLES, k=3)) for _ in range(14))
+    if is_copy and choice.random() < 0.5:
+        text += " again"  # a near copy, where the others are exact ones
     return {
         "id": str(number),
-        "text": f"This is what we know of the {words.choice(TINY_TOPICS)} near you: {figures}.",
+        "text": f"What is known of this: {text}.",
         "url": page_url(hosts[number // PAGES_PER_HOST % len(hosts)], str(number)),
     }
 
