@@ -10,10 +10,12 @@ from typing import Any
 from etils import epath
 
 from apertus_jax.corpus.ledger.funnel import KEPT, Funnel
+from apertus_jax.corpus.ledger.printable import printable
 from apertus_jax.corpus.ledger.records import LEDGER_FILE
 from apertus_jax.reporting import HtmlReport, bar_plot
 
 LANGUAGES_SHOWN, HOSTS_SHOWN = 60, 25
+TICK_CHARACTERS = 40
 
 
 def write_report(
@@ -25,7 +27,8 @@ def write_report(
     show_hosts: bool,
 ) -> None:
     """Writes the report of a prepared corpus; hosts are masked unless `show_hosts`."""
-    report = HtmlReport("Prepared corpus", f"policy {summary['policy_name']}, plan of {summary['as_of']}")
+    shown = {name: printable(value) for name, value in summary.items()}
+    report = HtmlReport("Prepared corpus", f"policy {shown['policy_name']}, plan of {shown['as_of']}")
     report.note(
         f"{summary['documents']:,} documents in, {summary['kept']:,} kept, {summary['dropped']:,} dropped, "
         f"{summary['quarantined']:,} rows in quarantine. `apertus why` tells the story of each."
@@ -40,9 +43,10 @@ def write_report(
         report.note(f"Records of web archives that hold no document: {records}.")
     _hosts(report, parts, show_hosts)
     report.heading("What was in force")
-    report.table(("", ""), [(name, summary[name]) for name in ("policy_name", "policy", "plan", "as_of", "code")])
+    report.table(("", ""), [(name, shown[name]) for name in ("policy_name", "policy", "plan", "as_of", "code")])
     for name, value in sorted(statistics.items()):
-        report.text(_indented(value), summary=f"statistics: {name}")
+        lines = "\n".join(map(printable, _indented(value).split("\n")))
+        report.text(lines, summary=f"statistics: {printable(name)}")
     report.write(path)
 
 
@@ -78,7 +82,7 @@ def _sources(report: HtmlReport, funnel: Funnel) -> None:
     for source, decisions in funnel.by(0).items():
         documents = sum(sums[0] for sums in decisions.values())
         kept = decisions.get(KEPT, [0, 0, 0])
-        rows.append((source, documents, kept[0], sum(sums[1] for sums in decisions.values()), kept[1]))
+        rows.append((printable(source), documents, kept[0], sum(sums[1] for sums in decisions.values()), kept[1]))
     report.table(("source", "documents", "kept", "bytes", "bytes kept"), rows)
 
 
@@ -88,7 +92,7 @@ def _languages(report: HtmlReport, funnel: Funnel) -> None:
     kept = {name: decisions.get(KEPT, [0, 0, 0]) for name, decisions in table.items()}
     order = sorted(table, key=lambda name: (-kept[name][1], -sum(s[1] for s in table[name].values()), name))
     rows = [
-        (name, sum(sums[0] for sums in table[name].values()), kept[name][0], kept[name][1])
+        (printable(name), sum(sums[0] for sums in table[name].values()), kept[name][0], kept[name][1])
         for name in order[:LANGUAGES_SHOWN]
     ]
     report.heading("Languages")
@@ -98,17 +102,18 @@ def _languages(report: HtmlReport, funnel: Funnel) -> None:
     report.table(("language", "documents", "kept", "bytes kept"), rows)
     if rows:
         largest = rows[:20]
-        report.figure(bar_plot([row[0] for row in largest], [row[3] for row in largest], "bytes kept"))
+        report.figure(bar_plot([_tick(row[0]) for row in largest], [row[3] for row in largest], "bytes kept"))
 
 
 def _personal_data(report: HtmlReport, funnel: Funnel) -> None:
     report.heading("Personal data rewritten in kept documents")
-    report.table(("kind", "spans"), sorted(funnel.personal_data.items()))
+    report.table(("kind", "spans"), [(printable(kind), count) for kind, count in sorted(funnel.personal_data.items())])
 
 
 def _quarantine(report: HtmlReport, funnel: Funnel) -> None:
     report.heading("Quarantine")
-    report.table(("source", "reason", "rows"), [(*key, count) for key, count in sorted(funnel.quarantined.items())])
+    rows = [(*map(printable, key), count) for key, count in sorted(funnel.quarantined.items())]
+    report.table(("source", "reason", "rows"), rows)
 
 
 def _hosts(report: HtmlReport, parts: Sequence[epath.Path], show_hosts: bool) -> None:
@@ -131,7 +136,7 @@ def _hosts(report: HtmlReport, parts: Sequence[epath.Path], show_hosts: bool) ->
     largest = sorted(incoming, key=lambda name: (-incoming[name], name))[:HOSTS_SHOWN]
     report.table(
         ("domain", "bytes", "bytes kept"),
-        [(name if show_hosts else masked(name), incoming[name], kept[name]) for name in largest],
+        [(printable(name if show_hosts else masked(name)), incoming[name], kept[name]) for name in largest],
     )
 
 
@@ -139,6 +144,11 @@ def masked(domain: str) -> str:
     """Returns a domain with its name hidden and its last label shown: `s•••.example`."""
     name, separator, last = domain.rpartition(".")
     return f"{name[:1]}•••{separator}{last}" if separator else "•••"
+
+
+def _tick(name: str) -> str:
+    """Returns a name as the label of a bar: short, and no formula."""
+    return name[:TICK_CHARACTERS].replace("$", r"\$")
 
 
 def _indented(value: Any) -> str:

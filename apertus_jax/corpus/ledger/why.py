@@ -12,11 +12,10 @@ from etils import epath
 
 from apertus_jax import artifacts
 from apertus_jax.corpus.documents import DOCUMENT_ID
+from apertus_jax.corpus.ledger.printable import printable
 from apertus_jax.corpus.ledger.records import KIND, LEDGER_FILE, QUARANTINE_FILE, parts_of, url_digest
 from apertus_jax.errors import UserError
 
-# What a terminal would obey rather than show.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 FIRST = ("decision", "reason", "detail", "kept_id", "document_id", "url", "source", "file", "row")
 PLACE = re.compile(r"(?P<file>.+):(?P<row>\d+)")
 
@@ -88,11 +87,6 @@ def _matching(path: epath.Path, wanted: Mapping[str, Any]) -> Iterator[dict[str,
         rows = [number for number, row in enumerate(narrow.to_pylist()) if all(row[c] == v for c, _, v in filters)]
         if rows:
             yield from parquet.read_row_group(group).take(rows).to_pylist()
-
-
-def printable(value: Any) -> str:
-    """Returns a value on one line without characters that a terminal would obey."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(value))
 
 
 def _show(story: Story, summary: Mapping[str, Any]) -> None:
