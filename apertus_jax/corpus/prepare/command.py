@@ -17,7 +17,7 @@ from apertus_jax.corpus.ledger.report import write_report
 from apertus_jax.corpus.prepare import aggregate, select
 from apertus_jax.corpus.prepare.interruption import terminated_as_interrupted
 from apertus_jax.corpus.prepare.launchers import PROCESSES, Launcher, check_launcher
-from apertus_jax.corpus.prepare.plan import make_plan
+from apertus_jax.corpus.prepare.plan import keep_plan, make_plan
 from apertus_jax.corpus.prepare.policy import Policy, describe
 from apertus_jax.corpus.prepare.preparation import Preparation
 from apertus_jax.corpus.prepare.progress import StageProgress
@@ -97,6 +97,8 @@ def prepare(
     if artifacts.already_built(output, ledger.KIND, preparation.part_inputs):
         return dict(artifacts.read_manifest(output, ledger.KIND)["summary"])
     _refuse_strangers(epath.Path(output))
+    # Only now, with inputs, policy and folders known to be usable, is anything written.
+    preparation = preparation.under(keep_plan(plan, work, as_of))
 
     with StageProgress(progress) as bars, Launcher(preparation, launcher, workers, beam_options) as units:
         for name in [stage] if stage else ORDER:
@@ -106,7 +108,7 @@ def prepare(
                 break
     if artifacts.is_complete(output):
         return dict(artifacts.read_manifest(output, ledger.KIND)["summary"])
-    return {"plan": plan.digest(), "units": len(plan.units)}
+    return {"plan": preparation.plan.digest(), "units": len(plan.units)}
 
 
 def _refuse_strangers(output: epath.Path) -> None:

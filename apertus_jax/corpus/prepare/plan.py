@@ -53,7 +53,7 @@ def ordinal(unit: int, row: int) -> int:
 
 
 def make_plan(sources: Sequence[Source], work: epath.PathLike, as_of: str, target_bytes: int) -> Plan:
-    """Returns the plan of these sources, from the work folder when it was made before.
+    """Returns the plan of these sources, from the work folder when it was made before; writes nothing.
 
     Raises:
       UserError: a source is missing or unusable, two sources have one name, or `as_of` is not a date.
@@ -65,24 +65,45 @@ def make_plan(sources: Sequence[Source], work: epath.PathLike, as_of: str, targe
         raise UserError(f"prepare.sources names {', '.join(repeated)} twice; give each source its own name")
     _check_date(as_of)
     units = tuple(plan_units(sources, target_bytes=target_bytes))
-    chosen = _content(sources, units) | {"as_of": as_of}
-    root = epath.Path(work)
-    # Without a date in the configuration the first plan's day stays, so that a run goes on unchanged tomorrow.
-    place = root / f"plan-{artifacts.digest_json(chosen)[:16]}"
+    plan = Plan(tuple(sources), units, as_of or datetime.date.today().isoformat())
+    place = _place(plan, work, as_of)
+    return _stored(plan, place) if artifacts.is_complete(place) else plan
+
+
+def keep_plan(plan: Plan, work: epath.PathLike, as_of: str) -> Plan:
+    """Writes a plan into the work folder; returns it, or that of another process that was faster.
+
+    Args:
+      plan: from `make_plan`.
+      work: the work folder.
+      as_of: what `make_plan` got. Without a date the first plan's day stays, so that a run goes on unchanged tomorrow.
+    """
+    place = _place(plan, work, as_of)
     if not artifacts.is_complete(place):
-        with _lease_with_patience(root / LEASES / place.name):
-            _write_plan(place, chosen, as_of or datetime.date.today().isoformat())
+        with _lease_with_patience(epath.Path(work) / LEASES / place.name):
+            _write_plan(plan, place)
+    return _stored(plan, place)
+
+
+def _place(plan: Plan, work: epath.PathLike, as_of: str) -> epath.Path:
+    """Returns the folder of a plan, named after everything that was chosen."""
+    chosen = _content(plan.sources, plan.units) | {"as_of": as_of}
+    return epath.Path(work) / f"plan-{artifacts.digest_json(chosen)[:16]}"
+
+
+def _stored(plan: Plan, place: epath.Path) -> Plan:
+    """Returns a plan with the day that it was stored with."""
     artifacts.verify(place, KIND)
-    stored = json.loads((place / PLAN_FILE).read_text())
-    return Plan(tuple(sources), units, stored["as_of"])
+    return dataclasses.replace(plan, as_of=json.loads((place / PLAN_FILE).read_text())["as_of"])
 
 
-def _write_plan(place: epath.Path, chosen: dict[str, Any], as_of: str) -> None:
+def _write_plan(plan: Plan, place: epath.Path) -> None:
     """Writes a plan, unless another process has just done so."""
     if artifacts.is_complete(place):
         return
-    with artifacts.build(place, KIND, {"chosen": artifacts.digest_json(chosen)}) as build:
-        (build.path / PLAN_FILE).write_text(json.dumps(chosen | {"as_of": as_of}, indent=1, sort_keys=True))
+    content = _content(plan.sources, plan.units) | {"as_of": plan.as_of}
+    with artifacts.build(place, KIND, {"plan": place.name}) as build:
+        (build.path / PLAN_FILE).write_text(json.dumps(content, indent=1, sort_keys=True))
 
 
 def _lease_with_patience(folder: epath.Path) -> LocalLease | HeartbeatLease:

@@ -43,6 +43,10 @@ class Preparation:
         """Leaves loaded models behind."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
+    def under(self, plan: Plan) -> Preparation:
+        """Returns the preparation of another plan; itself, models loaded, when the plan is the same."""
+        return self if plan == self.plan else dataclasses.replace(self, plan=plan)
+
     @functools.cached_property
     def scorer(self) -> UnitScorer:
         """The scorers of the policy, loaded."""
