@@ -205,6 +205,7 @@ def chain(pages: list[chain_text.Page], folder: Path, rounds: int) -> list[Row]:
                 output = Path(scratch) / "output"
                 given = (documents, snapshot, output) if script == "corpus_chain_ours.py" else (documents, output)
                 found = measurement.run_script(script, (*given, *tail), folder / "log")
+                Console(stderr=True).print(f"{name}: {found.processor:.1f} s of processor, load {found.load:.1f}")
                 files = output.glob("documents/*.parquet") if tail[0] != "pages" else _our_documents(output)
                 kept[name] = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
                 return found

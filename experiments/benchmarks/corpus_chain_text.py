@@ -129,10 +129,10 @@ def write_tiny(documents: int, path: Path, seed: int = 0) -> None:
 
 def _tiny(number: int, hosts: Sequence[str], seed: int) -> dict[str, str]:
     """Returns one tiny document; what a number says never depends on the others."""
-    choice = random.Random(f"{seed} {number}")
+    choice = random.Random(seed << 40 | number << 1)
     is_copy = number > 0 and choice.random() < TINY_COPY_SHARE
     origin = choice.randrange(number) if is_copy else number
-    words = random.Random(f"{seed} text {origin}")
+    words = random.Random(seed << 40 | origin << 1 | 1)
     text = " ".join("".join(words.choices(SYLLABLES, k=3)) for _ in range(14))
     if is_copy and choice.random() < 0.5:
         text += " again"  # a near copy, where the others are exact ones
