@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,15 +16,34 @@ from apertus_jax.corpus.duplicates import find_clusters
 from apertus_jax.corpus.duplicates.external_sort import RowSorter
 from apertus_jax.corpus.prepare.plan import ordinal
 from apertus_jax.corpus.prepare.preparation import Preparation
-from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, KEYS_FILE, SCORES_FILE
+from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, KEYS_FILE, QUARANTINE_FILE, SCORES_FILE
 from apertus_jax.corpus.prepare.statistics import gather_statistics
 from apertus_jax.corpus.prepare.tables import column_arrays, read_rows
+from apertus_jax.errors import UserError
 
 STATISTICS_KIND, COPIES_KIND = "prepare_statistics", "prepare_copies"
 STATISTICS_FILE = "statistics.json"
 CLUSTERS_FILE = "clusters.parquet"
 REPEATED_FILE = "repeated_ids.bin"  # uint64 ordinals of documents whose identity an earlier document has
 MEMORY_BYTES = 256 << 20
+
+
+def require_documents(score_folders: Sequence[epath.Path]) -> None:
+    """Checks that there is anything to decide about.
+
+    Raises:
+      UserError: every row of the corpus is in quarantine; the first one is named.
+    """
+    if any(next(read_rows(each / SCORES_FILE, ["row"]), None) for each in score_folders):
+        return
+    first = next(itertools.chain.from_iterable(read_rows(each / QUARANTINE_FILE) for each in score_folders), None)
+    if first is None:
+        raise UserError("the sources hold no rows; correct prepare.sources or --input")
+    raise UserError(
+        f"no document of the sources can be read; the first row set aside is {first['file']}:{first['row']}, "
+        f"{first['reason']} {first['detail']}".rstrip()
+        + "; correct prepare.sources or --input"
+    )
 
 
 def write_statistics(preparation: Preparation, score_folders: Sequence[epath.Path], folder: epath.Path) -> None:

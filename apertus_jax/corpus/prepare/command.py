@@ -157,6 +157,7 @@ def _do_once(preparation: Preparation, name: str, share: Share, show_hosts: bool
         for folder in folders:
             artifacts.verify(folder, stage.kind)
         if name == AGGREGATE:
+            aggregate.require_documents(folders)
             _aggregate(preparation, folders)
         elif name == SELECT:
             _select(preparation, folders)
