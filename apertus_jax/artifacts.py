@@ -176,7 +176,7 @@ def build(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) -> Itera
     root = epath.Path(folder)
     if root.exists():
         if (root / BUILDING_MARKER).exists() and not is_complete(root):
-            root.rmtree()
+            clear(root)
         elif is_complete(root):
             raise UserError(f"{root} is already complete; choose another output folder or remove this one")
         elif any(root.iterdir()):
@@ -188,8 +188,21 @@ def build(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) -> Itera
         yield under_construction
         commit(root, kind, inputs, under_construction.summary)
     except BaseException:
-        root.rmtree(missing_ok=True)
+        clear(root)
         raise
+
+
+def clear(folder: epath.PathLike) -> None:
+    """Removes an abandoned build, its mark last: when this is killed too, the rest is still known to be ours."""
+    root = epath.Path(folder)
+    if not root.exists():
+        return
+    for child in root.iterdir():
+        if child.is_dir():
+            child.rmtree()
+        elif child.name != BUILDING_MARKER:
+            child.unlink()
+    root.rmtree()
 
 
 def same_inputs(folder: epath.PathLike, kind: str, inputs: Mapping[str, Any]) -> bool:

@@ -243,7 +243,6 @@ def test_a_kill_at_any_change_ends_with_the_same_bytes(crash_states, memory, thr
     check_resumes(states, three_units, results(memory / "watched"))
 
 
-@pytest.mark.xfail(strict=True, reason="artifacts.build removes the mark of an abandoned build before its files")
 def test_a_kill_while_an_abandoned_build_is_cleared_ends_with_the_same_bytes(
     crash_states, memory, three_units, tmp_path, monkeypatch, drawings_once
 ):
