@@ -1,0 +1,214 @@
+"""From names to the harness's tasks: own folders first, local data instead of a hub, templates in a sandbox."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fnmatch
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+
+from apertus_jax.errors import UserError
+from apertus_jax.evaluation.harness import local_data
+from apertus_jax.evaluation.harness.macros import DATA_FOLDER
+from apertus_jax.evaluation.harness.task_rules import HOW_TO_ALLOW, check_task_folder, local_files
+
+DEMO_FOLDER = Path(DATA_FOLDER) / "apertus_demo"
+NEAREST_NAMES = 5
+# lm_eval asks for this variable before it draws bootstrap samples.
+IN_ONE_PROCESS = "DISABLE_MULTIPROC"
+MISSING_HARNESS = (
+    "evaluating tasks needs the package lm-eval, which is not installed; install requirements-dev.txt (make test does)"
+)
+
+
+def harness() -> Any:
+    """Returns the lm_eval package.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        import lm_eval
+        import lm_eval.evaluator
+        import lm_eval.tasks
+    except ImportError as error:
+        raise UserError(MISSING_HARNESS) from error
+    return lm_eval
+
+
+def load_tasks(
+    names: Sequence[str],
+    include_path: Sequence[str] = (),
+    task_data: str | None = None,
+    allow_code: bool = False,
+) -> dict[str, Any]:
+    """Returns the harness's loaded tasks: {"tasks": …, "groups": …, "group_map": …}.
+
+    Names are looked up in the `include_path` folders, then among our own tasks, then among those that come with
+    lm_eval; a name may be a pattern (`arc_*`) or the path of a task file. Call it, and use what it returns, inside
+    `guarded`.
+
+    Args:
+      names: tasks, groups, tags, patterns or files.
+      include_path: folders of task files.
+      task_data: a folder with local copies of hub datasets; see `local_data`.
+      allow_code: trust the folders: their functions are imported.
+
+    Raises:
+      UserError: no name, an unknown one (with the nearest), a file that could run code, a task without documents.
+    """
+    wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if not wanted:
+        raise UserError("no task was named; give evaluate.tasks, such as apertus_demo")
+    folders = [Path(folder).expanduser().resolve() for folder in include_path]
+    files = [Path(name).expanduser().resolve() for name in wanted if name.endswith((".yaml", ".yml"))]
+    if not allow_code:
+        for folder in (*folders, *files):
+            check_task_folder(folder)
+    with task_errors(", ".join(wanted)):
+        manager = _manager(wanted, folders, allow_code)
+        specs = _specs(wanted, manager, allow_code)
+        with local_data.as_dataset_source(task_data):
+            loaded = manager.load(specs)
+    for name, task in loaded["tasks"].items():
+        _check_task(name, task, allow_code)
+    return loaded
+
+
+@contextlib.contextmanager
+def guarded(allow_code: bool = False) -> Iterator[None]:
+    """Renders task templates in Jinja's sandbox, keeps the harness's log quiet and its statistics in this process."""
+    utils = harness().utils
+    original, logger = utils.env, logging.getLogger("lm_eval")
+    level, in_one_process = logger.level, os.environ.get(IN_ONE_PROCESS)
+    if not allow_code:
+        utils.env = _sandbox(original)
+    # A pool of forked processes does not go with the threads of XLA, and wants longer to start than to count.
+    os.environ[IN_ONE_PROCESS] = "1"
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        utils.env = original
+        logger.setLevel(level)
+        if in_one_process is None:
+            del os.environ[IN_ONE_PROCESS]
+
+
+@contextlib.contextmanager
+def task_errors(names: str) -> Iterator[None]:
+    """Turns what the harness raises over a bad task file or document into one line."""
+    try:
+        yield
+    except jinja2.exceptions.SecurityError as error:
+        raise UserError(f"a template of {names} tried to reach into Python ({error}); {HOW_TO_ALLOW}") from error
+    except jinja2.TemplateError as error:
+        raise UserError(f"a template of {names} cannot be filled in ({error}); mend the task file") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, SyntaxError) as error:
+        raise UserError(f"the harness cannot use {names} ({_one_line(error)}); mend the task file") from error
+
+
+def _manager(wanted: Sequence[str], folders: Sequence[Path], allow_code: bool) -> Any:
+    """Returns lm_eval's task manager; reading its thousands of own task files takes long, so only when needed."""
+    manager_class = harness().tasks.TaskManager
+    # A later folder wins over an earlier one, so a person's own come last.
+    searched = [DEMO_FOLDER, *folders]
+    for with_stock in (False, True):
+        manager = manager_class(include_path=searched, include_defaults=with_stock)
+        _bind_entries(manager.task_index, searched, allow_code)
+        if _all_known(wanted, manager.task_index):
+            break
+    unknown = [name for name in wanted if not _matches(name, manager.task_index)]
+    if unknown:
+        # Lower-case, so that a wrong capital is no distance.
+        known = {name.lower(): name for name in manager.all_tasks}
+        nearest = difflib.get_close_matches(unknown[0].lower(), known, NEAREST_NAMES, 0.5)
+        advice = "the nearest are " + ", ".join(known[name] for name in nearest) if nearest else "none is similar"
+        raise UserError(f"there is no task {unknown[0]!r}; {advice}")
+    return manager
+
+
+def _bind_entries(index: Mapping[str, Any], folders: Sequence[Path], allow_code: bool) -> None:
+    """Reads the entries of our folders once, with local file names; lm_eval would look for data in the working folder.
+
+    What was checked is also what is used: the files are not read again.
+    """
+    for entry in index.values():
+        if entry.yaml_path is not None and any(Path(entry.yaml_path).is_relative_to(folder) for folder in folders):
+            entry.cfg = _read_config(Path(entry.yaml_path), allow_code)
+            entry.yaml_path = None
+
+
+def _read_config(path: Path, allow_code: bool) -> dict[str, Any]:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config = load_yaml(path, resolve_func=allow_code)
+    if isinstance(config.get("dataset_kwargs"), Mapping):
+        config["dataset_kwargs"] = local_files(config["dataset_kwargs"], path.parent)
+    return config
+
+
+def _specs(wanted: Sequence[str], manager: Any, allow_code: bool) -> list[Any]:
+    specs: dict[str, Any] = {}
+    for name in wanted:
+        if name.endswith((".yaml", ".yml")):
+            specs[name] = _read_config(Path(name).expanduser().resolve(), allow_code)
+        elif name in manager.task_index:
+            specs[name] = name
+        else:
+            specs.update({found: found for found in _matches(name, manager.task_index)})
+    return list(specs.values())
+
+
+def _matches(name: str, index: Mapping[str, Any]) -> list[str]:
+    if name in index or name.endswith((".yaml", ".yml")):
+        return [name]
+    return sorted(fnmatch.filter(index, name)) if any(sign in name for sign in "*?[") else []
+
+
+def _all_known(wanted: Sequence[str], index: Mapping[str, Any]) -> bool:
+    """Whether the names, and all that their groups name in turn, are in the index without lm_eval's own tasks."""
+    pending, seen = list(wanted), set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if not (name in index or name.endswith((".yaml", ".yml"))):
+            return False
+        members = (index[name].cfg or {}).get("task") if name in index else None
+        for member in members if isinstance(members, list) else ():
+            pending.append(member if isinstance(member, str) else member.get("task") or member.get("group"))
+    return True
+
+
+def _check_task(name: str, task: Any, allow_code: bool) -> None:
+    if getattr(task, "UNSAFE_CODE", False) and not allow_code:
+        raise UserError(f"task {name} runs code that the model writes; allow it with evaluate.allow_code = True")
+    if getattr(task, "MULTIMODAL", False):
+        raise UserError(f"task {name} needs images or sound, which this model cannot read")
+    documents = task.eval_docs
+    if documents is None or len(documents) == 0:
+        raise UserError(f"task {name} has no documents; look at its data files and at its process_docs")
+
+
+def _sandbox(original: jinja2.Environment) -> jinja2.Environment:
+    sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        loader=jinja2.BaseLoader(), undefined=original.undefined, keep_trailing_newline=original.keep_trailing_newline
+    )
+    added: Mapping[str, Callable[..., Any]] = {
+        name: function for name, function in original.filters.items() if name not in sandbox.filters
+    }
+    sandbox.filters.update(added)
+    return sandbox
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,274 @@
+"""What a task file from a stranger may say: data only, nothing that runs (evaluation spec §2.5).
+
+The harness's task files can name Python functions, datasets that are scripts, metrics that are downloaded programs and
+templates that reach into Python objects. A file is read here as plain YAML nodes, before the harness sees it, and every
+such thing is refused with its file and line. Templates are also rendered in a sandbox later (`task_loading`), because
+what a template does can depend on the documents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import jinja2.nodes
+import jinja2.sandbox
+import yaml
+
+from apertus_jax.errors import UserError
+
+# Builders of the `datasets` library that read plain data. Others unpickle, query databases or run scripts.
+PLAIN_FORMATS = ("json", "csv", "parquet", "text", "arrow")
+# Metrics of lm_eval's own registry; any other name is looked for in a library of downloadable programs.
+PLAIN_METRICS = frozenset(
+    ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "acc_all", "exact_match", "likelihood", "brier_score")
+    + ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+    + ("mcc", "f1", "bleu", "chrf", "chrf++", "ter", "bypass")
+)
+REFUSED_KEYS = {
+    "class": "names a Python class",
+    "custom_dataset": "builds its documents with Python",
+    "hf_evaluate": "downloads a metric that is a program",
+    "trust_remote_code": "lets a dataset run code",
+    "unsafe_code": "decides whether generated code is run",
+    "use_prompt": "loads prompts from another file or library",
+}
+# What a group may say about a task that its folder does not define: nothing that feeds other data to its functions.
+HARMLESS_FOR_OTHERS = {
+    *("group", "group_alias", "task", "task_alias", "tag", "metadata", "num_fewshot", "include"),
+    *("aggregate_metric_list", "repeats", "alias", "weight_by_size"),
+}
+STANDARD_TAGS = "tag:yaml.org,2002:"
+UNSAFE_TAGS = "tag:yaml.org,2002:python"
+HOW_TO_ALLOW = "read it, and allow it with evaluate.allow_code = True if you trust it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """One thing that a task file may not say; `line` counts from 1, 0 stands for the whole file."""
+
+    path: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}{f' line {self.line}' if self.line else ''} {self.reason}"
+
+
+def check_task_folder(folder: Path) -> None:
+    """Refuses a folder of task files, or one task file, that could run code.
+
+    Raises:
+      UserError: names the first offending file and line.
+    """
+    refusals = list(find_refusals(folder))
+    if refusals:
+        more = f" ({len(refusals)} such places)" if len(refusals) > 1 else ""
+        raise UserError(f"{refusals[0]}{more}; {HOW_TO_ALLOW}")
+
+
+def find_refusals(folder: Path) -> Iterator[Refusal]:
+    """Yields everything that `check_task_folder` objects to, file by file, included files as well.
+
+    Raises:
+      UserError: there is no such folder, or a file is not YAML.
+    """
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist; give a folder of task files")
+    root = folder if folder.is_dir() else folder.parent
+    if folder.is_dir():
+        for script in sorted(root.rglob("*.py")):
+            yield Refusal(script, 0, "is Python in a folder of task files")
+    documents = read_with_includes(root, task_files(folder))
+    own = {name for node in documents.values() for name in _defined_tasks(node)}
+    for path, node in documents.items():
+        yield from _check_node(path, root, node)
+        yield from _check_overrides(path, node, own)
+
+
+def task_files(folder: Path) -> list[Path]:
+    """Returns the files that the harness would read as tasks: those below `folder`, or the file itself."""
+    return sorted(folder.glob("**/*.yaml")) if folder.is_dir() else [folder]
+
+
+def read_with_includes(root: Path, paths: Sequence[Path]) -> dict[Path, yaml.Node]:
+    """Returns the YAML tree of each file and of the files that they include below `root`.
+
+    Raises:
+      UserError: a file is not YAML, or an included file is missing.
+    """
+    documents: dict[Path, yaml.Node] = {}
+    pending = list(paths)
+    while pending:
+        path = pending.pop(0)
+        if path in documents:
+            continue
+        documents[path] = _compose(path)
+        for _, included in _includes(documents[path]):
+            target = path.parent / included
+            if _is_below(target, root):
+                if not target.exists():
+                    raise UserError(f"{path} includes {included}, which does not exist")
+                pending.append(target)
+    return documents
+
+
+def _compose(path: Path) -> yaml.Node:
+    try:
+        node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "is no text in UTF-8"
+        raise UserError(f"{path}{where} is not YAML ({problem}); mend the task file") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path} is not a mapping of settings; mend the task file")
+    return node
+
+
+def _check_node(path: Path, root: Path, node: yaml.Node) -> Iterator[Refusal]:
+    for line, included in _includes(node):
+        if not _is_below(path.parent / included, root):
+            yield Refusal(path, line, f"includes {included}, outside its folder")
+    for each in _walk(node):
+        line = each.start_mark.line + 1
+        if not each.tag.startswith(STANDARD_TAGS) or each.tag.startswith(UNSAFE_TAGS):
+            value = each.value if isinstance(each, yaml.ScalarNode) else "…"
+            yield Refusal(path, line, f"has the tag {each.tag} {value}, which runs code")
+        if isinstance(each, yaml.MappingNode):
+            for key, value in each.value:
+                yield from _check_pair(path, key, value)
+        elif isinstance(each, yaml.ScalarNode) and ("{{" in each.value or "{%" in each.value):
+            yield from (Refusal(path, line, reason) for reason in template_refusals(each.value))
+
+
+def _check_pair(path: Path, key: yaml.Node, value: yaml.Node) -> Iterator[Refusal]:
+    name, line = key.value, key.start_mark.line + 1
+    said = value.value if isinstance(value, yaml.ScalarNode) else None
+    if name in REFUSED_KEYS and said not in ("false", "null", "~", ""):
+        yield Refusal(path, line, f"has {name}, which {REFUSED_KEYS[name]}")
+    elif name == "dataset_path" and said not in PLAIN_FORMATS:
+        formats = ", ".join(PLAIN_FORMATS)
+        yield Refusal(path, line, f"has dataset_path {said}; without trust it may be {formats} with local data_files")
+    elif name == "metric" and said is not None and said not in PLAIN_METRICS:
+        yield Refusal(path, line, f"has the metric {said}, which is none of lm_eval's own and would be downloaded")
+    elif name in ("data_files", "data_dir"):
+        for each in _walk(value):
+            if isinstance(each, yaml.ScalarNode) and ("://" in each.value or "::" in each.value):
+                yield Refusal(path, each.start_mark.line + 1, f"reads {each.value}; give a local copy")
+    elif name in ("storage_options", "filesystem"):
+        yield Refusal(path, line, f"has {name}, which opens other file systems")
+
+
+def _check_overrides(path: Path, node: yaml.Node, own: set[str]) -> Iterator[Refusal]:
+    """A group must not send its own data or templates into a task that it did not define."""
+    for mapping in _walk(node):
+        if not isinstance(mapping, yaml.MappingNode):
+            continue
+        keys = {key.value: key for key, _ in mapping.value if isinstance(key.value, str)}
+        foreign = [name for name in _referenced_tasks(mapping) if name not in own]
+        changed = [key for name, key in keys.items() if name not in HARMLESS_FOR_OTHERS]
+        if foreign and changed:
+            line = changed[0].start_mark.line + 1
+            yield Refusal(path, line, f"changes {changed[0].value} of the task {foreign[0]}, which it does not define")
+
+
+def template_refusals(template: str) -> list[str]:
+    """Returns what is wrong with a Jinja template: names with a leading underscore, the attr filter, other files.
+
+    Calls of methods of strings and lists stay allowed: the sandbox decides about those when it renders.
+    """
+    try:
+        tree = jinja2.sandbox.SandboxedEnvironment().parse(template)
+    except jinja2.TemplateSyntaxError as error:
+        return [f"has a template that is no Jinja: {error.message}"]
+    reasons = []
+    for node in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem, jinja2.nodes.Filter, jinja2.nodes.Name)):
+        name = _accessed_name(node)
+        if isinstance(name, str) and name.startswith("_"):
+            reasons.append(f"has a template that reaches for {name}, which leads into Python")
+        elif isinstance(node, jinja2.nodes.Filter) and node.name in ("attr", "map") and _names_attribute(node):
+            reasons.append(f"has a template with the filter {node.name} on an attribute, which leads into Python")
+    others = (jinja2.nodes.Include, jinja2.nodes.Import, jinja2.nodes.FromImport, jinja2.nodes.Extends)
+    if any(True for _ in tree.find_all(others)):
+        reasons.append("has a template that loads another template")
+    return reasons
+
+
+def _accessed_name(node: jinja2.nodes.Node) -> object:
+    if isinstance(node, jinja2.nodes.Getattr):
+        return node.attr
+    if isinstance(node, jinja2.nodes.Getitem):
+        return node.arg.value if isinstance(node.arg, jinja2.nodes.Const) else None
+    return node.name
+
+
+def _names_attribute(node: jinja2.nodes.Filter) -> bool:
+    return node.name == "attr" or any(keyword.key == "attribute" for keyword in node.kwargs)
+
+
+def _walk(node: yaml.Node) -> Iterator[yaml.Node]:
+    """Yields a node and everything below it once, aliases included."""
+    pending, seen = [node], set()
+    while pending:
+        current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        if isinstance(current, yaml.MappingNode):
+            pending.extend(each for pair in reversed(current.value) for each in reversed(pair))
+        elif isinstance(current, yaml.SequenceNode):
+            pending.extend(reversed(current.value))
+
+
+def _entries(node: yaml.Node, name: str) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        yield from (value for key, value in node.value if key.value == name)
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.SequenceNode):
+        yield from (each for each in node.value if isinstance(each, yaml.ScalarNode))
+
+
+def _includes(node: yaml.Node) -> Iterator[tuple[int, str]]:
+    for value in _entries(node, "include"):
+        yield from ((each.start_mark.line + 1, each.value) for each in _scalars(value))
+
+
+def _defined_tasks(node: yaml.Node) -> Iterator[str]:
+    """A file without `group` and with `task: NAME` defines a task; one with `group: NAME` a group."""
+    is_group = any(True for _ in _entries(node, "group"))
+    for value in _entries(node, "group" if is_group else "task"):
+        yield from (each.value for each in _scalars(value))
+
+
+def _referenced_tasks(mapping: yaml.MappingNode) -> Iterator[str]:
+    """The tasks and groups that a group, or a member of one, names; what it says reaches all of them."""
+    for value in (*_entries(mapping, "task"), *_entries(mapping, "group")):
+        yield from (each.value for each in _scalars(value))
+        for member in value.value if isinstance(value, yaml.SequenceNode) else ():
+            if isinstance(member, yaml.MappingNode):
+                yield from _referenced_tasks(member)
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def local_files(kwargs: Mapping[str, object], base: Path) -> dict[str, object]:
+    """Returns dataset arguments whose data_files and data_dir are absolute, read relative to the task file's folder."""
+
+    def absolute(value: object) -> object:
+        if isinstance(value, str):
+            return value if "://" in value else str(base / value)
+        if isinstance(value, Mapping):
+            return {name: absolute(each) for name, each in value.items()}
+        return [absolute(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    return {name: absolute(value) if name in ("data_files", "data_dir") else value for name, value in kwargs.items()}
