@@ -246,11 +246,15 @@ def test_a_kill_at_any_change_ends_with_the_same_bytes(crash_states, memory, thr
 def test_a_kill_while_an_abandoned_build_is_cleared_ends_with_the_same_bytes(
     crash_states, memory, three_units, tmp_path, monkeypatch, drawings_once
 ):
+    # Of a unit whose states the test above leaves as they are.
     abandoned = next(
         state
-        for state in reversed(crash_states[:-1])
-        if "/score-" in state.operation.path and state.operation.path.endswith("000001/.COMMITTED.json.partial")
+        for state in reversed(crash_states)
+        if state.operation
+        and "/score-" in state.operation.path
+        and state.operation.path.endswith("000002/.COMMITTED.json.partial")
     )
+    assert list(abandoned.folder.glob("out.work/score-*/000002/BUILDING.json"))
     shutil.copytree(abandoned.folder, tmp_path / "first")
     copies = []
     scandir, unlink = os.scandir, os.unlink
@@ -292,12 +296,12 @@ def test_a_kill_at_every_single_change_ends_with_the_same_bytes(
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_with_space(crash_points, memory, gin_file, three_units):
     place = memory / "filled"
-    script = [sys.executable, str(Path(__file__).with_name("filling_prepare.py")), "23"]
+    script = [sys.executable, str(Path(__file__).with_name("filling_prepare.py")), "41"]
     flags = command(gin_file, three_units, place / "out", "--gin.prepare.launcher='inline'")[4:]
     ended = crash_points.run([*script, *flags], place, environment={"PYTHONPATH": str(ROOT)})
     assert ended.returncode == 0 and ended.stderr == "", ended.stderr
     attempts = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert len(attempts) > 10 and attempts[-1]["committed"]
+    assert len(attempts) > 7 and attempts[-1]["committed"]
     for attempt in attempts[:-1]:
         assert attempt["status"] == 2, attempt
         lines = [line for line in attempt["said"].splitlines() if not line.startswith("prepare: ")]
@@ -305,7 +309,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_space(crash_points, me
         assert not attempt["committed"], attempt
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_is_one_line_and_leaves_no_process(gin_file, many_units, prepared_many, tmp_path, number):
     output = tmp_path / "out"
     process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
@@ -331,6 +335,7 @@ def test_a_worker_killed_alone_is_one_line_and_the_next_run_completes(gin_file, 
     assert results(tmp_path) == prepared_many
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_command_is_killed(gin_file, many_units, prepared_many, tmp_path):
     output = tmp_path / "out"
     process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
