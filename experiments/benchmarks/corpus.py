@@ -84,7 +84,11 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Returns the arguments; ends with one line when a peer is missing."""
+    """Returns the arguments.
+
+    Raises:
+      SystemExit: a peer is missing, or an argument is not understood.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", default=",".join(STAGES), help=f"of {', '.join((*STAGES, MEMORY))}")
     parser.add_argument("--rounds", type=int, default=5, help="how often every side is measured")
@@ -100,9 +104,9 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"stage {min(unknown)} does not exist; stages are {', '.join((*STAGES, MEMORY))}")
     for package in ("datatrove", "nltk"):
         if importlib.util.find_spec(package) is None:
-            parser.error(f"{package} is missing: run pip install -r requirements-benchmarks.txt")
+            raise SystemExit(f"{package} is missing: run pip install -r requirements-benchmarks.txt")
     if not FILES.is_dir():
-        parser.error(f"{FILES} is missing: run make install-dev")
+        raise SystemExit(f"{FILES} is missing: run make install-dev")
     return arguments
 
 
