@@ -102,8 +102,14 @@ class HarnessModel(TemplateLM):
         root = find_model(folder)
         config, params = load_model(root)
         tokenizer = HarnessTokenizer.of_model(root, config.vocab_size)
-        identity = {"model_sha": artifacts.read_manifest(root, MODEL_KIND)["digest"]}
-        return cls(config, params, tokenizer, **{"identity": identity, **settings})
+        manifest = artifacts.read_manifest(root, MODEL_KIND)
+        trained_with = manifest["inputs"].get("tokenizer")
+        if trained_with not in (None, tokenizer.digest):
+            raise UserError(
+                f"{root} was trained with the tokenizer {trained_with}, but the one beside it is {tokenizer.digest}; "
+                "put the model's own tokenizer back"
+            )
+        return cls(config, params, tokenizer, **{"identity": {"model_sha": manifest["digest"]}, **settings})
 
     @property
     def eot_token_id(self) -> int:
@@ -227,7 +233,10 @@ class HarnessModel(TemplateLM):
         else:
             source, target = self._encode_pair(context, continuation)
         if not target:
-            raise UserError(f"{_name(request)} has an empty continuation {continuation!r}; there is nothing to score")
+            raise UserError(
+                f"{_name(request)} has the continuation {continuation!r}, of which no token is left after its context; "
+                "it is empty, or begins inside a token and needs a delimiter"
+            )
         if not source:
             raise UserError(f"{_name(request)} has a context {context!r} without any token; leave it empty")
         if len(target) > self.max_length:
