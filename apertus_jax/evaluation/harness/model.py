@@ -306,10 +306,10 @@ class HarnessModel(TemplateLM):
         if longer:
             self.truncated += len(longer)
             _log.warning(
-                "%d of %d requests are longer than the context of %d tokens and lost their beginning, first %s with %d",
+                "%d of %d requests are longer than the %d tokens that fit and lost their beginning, first %s with %d",
                 len(longer),
                 len(lengths),
-                self.max_length,
+                room,
                 names[longer[0]],
                 lengths[longer[0]],
             )

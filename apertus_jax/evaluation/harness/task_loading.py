@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fnmatch
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ def harness() -> Any:
     """
     try:
         import lm_eval
+        import lm_eval.api.task
         import lm_eval.evaluator
         import lm_eval.tasks
     except ImportError as error:
@@ -85,18 +87,20 @@ def load_tasks(
 @contextlib.contextmanager
 def guarded(allow_code: bool = False) -> Iterator[None]:
     """Renders task templates in Jinja's sandbox, keeps the harness's log quiet and its statistics in this process."""
-    utils = harness().utils
-    original, logger = utils.env, logging.getLogger("lm_eval")
+    utils, tasks = harness().utils, harness().api.task
+    original, bar, logger = utils.env, tasks.tqdm, logging.getLogger("lm_eval")
     level, in_one_process = logger.level, os.environ.get(IN_ONE_PROCESS)
     if not allow_code:
         utils.env = _sandbox(original)
     # A pool of forked processes does not go with the threads of XLA, and wants longer to start than to count.
     os.environ[IN_ONE_PROCESS] = "1"
+    # None: no bar where nobody watches.
+    tasks.tqdm = functools.partial(bar, disable=None, leave=False)
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        utils.env = original
+        utils.env, tasks.tqdm = original, bar
         logger.setLevel(level)
         if in_one_process is None:
             del os.environ[IN_ONE_PROCESS]
