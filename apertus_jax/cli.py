@@ -234,8 +234,10 @@ def call(command: str, gin_files: Sequence[str], bindings: Sequence[str], values
 
 
 def one_line(error: UserError) -> str:
-    """Returns the message without line breaks and without the trail of calls that gin appends to it."""
-    return " ".join(str(error).partition("\n  In call to configurable")[0].split())
+    """Returns the message on one line, without the trail of calls that gin appends to it and what a terminal obeys."""
+    from apertus_jax.corpus.ledger.printable import printable
+
+    return printable(" ".join(str(error).partition("\n  In call to configurable")[0].split()))
 
 
 def _silence_late_storage_callbacks() -> None:

@@ -23,6 +23,8 @@ pre.text { white-space: pre-wrap; } svg { max-width: 100%; height: auto; backgro
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; }
 td.number, th.number { text-align: right; }
+table.bars td { border: 0; padding: .1rem .7rem; } td.bar { width: 30rem; } td.bar i { display: block; height: .8rem; }
+td.bar i { background: var(--accent); }
 details summary { cursor: pointer; color: var(--accent); }
 """
 
@@ -63,6 +65,17 @@ class HtmlReport:
             body.append("<tr>" + "".join(cells) + "</tr>")
         head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
         self._pieces.append(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>")
+
+    def bars(self, rows: Iterable[tuple[str, float]]) -> None:
+        """Adds horizontal bars, first one on top; drawn by the page itself, so that no plotting library is loaded."""
+        rows = list(rows)
+        largest = max((value for _, value in rows), default=0) or 1
+        body = "".join(
+            f'<tr><td>{html.escape(name)}</td><td class="bar"><i style="width:{100 * value / largest:.2f}%"></i></td>'
+            f'<td class="number">{value:,}</td></tr>'
+            for name, value in rows
+        )
+        self._pieces.append(f'<table class="bars"><tbody>{body}</tbody></table>')
 
     def figure(self, figure: Figure) -> None:
         """Adds a matplotlib figure as inline SVG."""

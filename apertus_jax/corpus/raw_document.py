@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from apertus_jax.corpus.documents import UNKNOWN_LANGUAGE
 
 
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class RawDocument:
     """One input document and where it was found.

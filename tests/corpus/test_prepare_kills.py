@@ -1,7 +1,6 @@
 """`prepare` stopped in whatever way, at whatever moment: what comes of it in the end has the same bytes."""
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -14,11 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.figure
 import pytest
 
 from apertus_jax.corpus.duplicates import DuplicateRule, DuplicateScoring
-from apertus_jax.corpus.ledger import report
 from apertus_jax.corpus.prepare import prepare
 from tests.checkpoints.crash_points import CrashPoints, read_log
 from tests.corpus.prepare_inputs import AS_OF, sentence, small_policy
@@ -176,28 +173,6 @@ def crash_states(crash_points, memory, gin_file, three_units):
     return crash_points.record(line, watched, memory / "states", {"PYTHONPATH": str(ROOT)})
 
 
-@pytest.fixture
-def drawings_once(monkeypatch):
-    """Lets equal figures be drawn once: hundreds of equal reports are written, and drawing is most of the work."""
-    monkeypatch.setattr(report, "bar_plot", _remembered_bar_plot(report.bar_plot))
-    drawn: dict[int, str] = {}
-    savefig = matplotlib.figure.Figure.savefig
-
-    def save(figure, file, **options):
-        if id(figure) not in drawn:
-            savefig(figure, file, **options)
-            drawn[id(figure)] = file.getvalue()
-        else:
-            file.write(drawn[id(figure)])
-
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", save)
-
-
-def _remembered_bar_plot(bar_plot):
-    remembered = functools.lru_cache(bar_plot)
-    return lambda names, values, label: remembered(tuple(names), tuple(values), label)
-
-
 def chosen(states, unit: str):
     """Returns the states of the stages that see the whole corpus and of one unit of the others.
 
@@ -237,14 +212,14 @@ def test_crash_states_cover_every_stage_and_every_kind_of_change(crash_states, m
     assert len(crash_states) > 300
 
 
-def test_a_kill_at_any_change_ends_with_the_same_bytes(crash_states, memory, three_units, drawings_once):
+def test_a_kill_at_any_change_ends_with_the_same_bytes(crash_states, memory, three_units):
     states = chosen([state for state in crash_states if state.operation], "000001")
     assert len(states) > 100
     check_resumes(states, three_units, results(memory / "watched"))
 
 
 def test_a_kill_while_an_abandoned_build_is_cleared_ends_with_the_same_bytes(
-    crash_states, memory, three_units, tmp_path, monkeypatch, drawings_once
+    crash_states, memory, three_units, tmp_path, monkeypatch
 ):
     # Of a unit whose states the test above leaves as they are.
     abandoned = next(
@@ -285,9 +260,7 @@ def _context_of(listing):
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_single_change_ends_with_the_same_bytes(
-    crash_points, memory, gin_file, three_units, drawings_once
-):
+def test_a_kill_at_every_single_change_ends_with_the_same_bytes(crash_points, memory, gin_file, three_units):
     watched = memory / "every" / "watched"
     line = command(gin_file, three_units, watched / "out", "--gin.prepare.launcher='inline'")
     states = crash_points.record(line, watched, memory / "every" / "states", {"PYTHONPATH": str(ROOT)})

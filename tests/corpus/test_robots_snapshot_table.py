@@ -355,10 +355,10 @@ def test_a_damaged_snapshot_is_named(tmp_path):
     committed(tmp_path / "out", many_records(3))
     shutil.copytree(tmp_path / "out", tmp_path / "copy")
     (tmp_path / "copy" / "robots-00000.parquet").write_bytes(b"PAR1 nothing")
-    with pytest.raises(UserError, match="robots-00000.parquet, row group 0 cannot be read"):
-        RobotsSnapshot(tmp_path / "copy").record("h1.example", "http")
+    with pytest.raises(UserError, match="robots-00000.parquet has 12 bytes"):
+        RobotsSnapshot(tmp_path / "copy")
     (tmp_path / "copy" / "index.parquet").write_bytes(b"")
-    with pytest.raises(UserError, match="index.parquet cannot be read"):
+    with pytest.raises(UserError, match="index.parquet has 0 bytes"):
         RobotsSnapshot(tmp_path / "copy")
     (tmp_path / "copy" / artifacts.COMMIT_MARKER).unlink()
     with pytest.raises(UserError, match="not a complete robots_snapshot"):
@@ -395,3 +395,17 @@ def test_any_answers_in_any_order_give_the_same_records(tmp_path_factory, found,
     assert keys == sorted(set(keys))
     assert all(robots_state(record) for record in results[0])
     shutil.rmtree(folder)
+
+
+def test_a_flipped_bit_anywhere_in_a_snapshot_is_noticed_before_any_verdict(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.example").write_text("User-agent: *\nDisallow: /\n")
+    build_robots_snapshot(str(tmp_path / "files"), str(tmp_path / "out"), as_of="2025-01-31", progress=False)
+    for path in sorted((tmp_path / "out").rglob("*.parquet")):
+        content = path.read_bytes()
+        for position in range(0, len(content), 37):
+            path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+            with pytest.raises(UserError, match="digest differs"):
+                RobotsSnapshot(tmp_path / "out")
+        path.write_bytes(content)
+    assert RobotsSnapshot(tmp_path / "out").record("a.example", "https") is not None

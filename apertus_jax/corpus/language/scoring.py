@@ -36,7 +36,7 @@ class LanguageScoring:
 
     model: str = DEFAULT_MODEL
     lowest_score: float = 0.01
-    characters: int = 8192
+    characters: int = 1024
 
     def __post_init__(self) -> None:
         if not 0 <= self.lowest_score < 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
@@ -111,6 +112,15 @@ def ledger_schema(scores: pyarrow.Schema) -> pyarrow.Schema:
     import pyarrow
 
     return pyarrow.schema([*scores, *decision_fields()])
+
+
+def with_decisions(scores: pyarrow.Table, decisions: Sequence[Mapping[str, Any]]) -> pyarrow.Table:
+    """Returns scores and the decisions about the same documents as rows of the ledger."""
+    import pyarrow
+
+    added = pyarrow.Table.from_pylist(list(decisions), schema=pyarrow.schema(decision_fields()))
+    names = [*scores.column_names, *added.column_names]
+    return pyarrow.Table.from_arrays([*scores.columns, *added.columns], names=names)
 
 
 def parts_of(prepared: epath.PathLike) -> list[epath.Path]:

@@ -12,7 +12,7 @@ from etils import epath
 from apertus_jax.corpus.ledger.funnel import KEPT, Funnel
 from apertus_jax.corpus.ledger.printable import printable
 from apertus_jax.corpus.ledger.records import LEDGER_FILE
-from apertus_jax.reporting import HtmlReport, bar_plot
+from apertus_jax.reporting import HtmlReport
 
 LANGUAGES_SHOWN, HOSTS_SHOWN = 60, 25
 TICK_CHARACTERS = 40
@@ -69,7 +69,8 @@ def _funnel(report: HtmlReport, funnel: Funnel) -> None:
     if not counted:
         report.note("Tokens were not counted: bind Policy.tokenizer to count them.")
     report.table(("rule", "documents", "bytes", "tokens", "share of documents", "documents left"), rows)
-    report.figure(bar_plot([row[0] for row in rows], [row[-1] for row in rows], "documents left after each rule"))
+    report.note("Documents left after each rule:")
+    report.bars((row[0], row[-1]) for row in rows)
 
 
 def _measures(sums: Sequence[int], counted: bool) -> tuple[Any, ...]:
@@ -102,7 +103,8 @@ def _languages(report: HtmlReport, funnel: Funnel) -> None:
     report.table(("language", "documents", "kept", "bytes kept"), rows)
     if rows:
         largest = rows[:20]
-        report.figure(bar_plot([_tick(row[0]) for row in largest], [row[3] for row in largest], "bytes kept"))
+        report.note("Bytes kept:")
+        report.bars((row[0][:TICK_CHARACTERS], row[3]) for row in largest)
 
 
 def _personal_data(report: HtmlReport, funnel: Funnel) -> None:
@@ -144,11 +146,6 @@ def masked(domain: str) -> str:
     """Returns a domain with its name hidden and its last label shown: `s•••.example`."""
     name, separator, last = domain.rpartition(".")
     return f"{name[:1]}•••{separator}{last}" if separator else "•••"
-
-
-def _tick(name: str) -> str:
-    """Returns a name as the label of a bar: short, and no formula."""
-    return name[:TICK_CHARACTERS].replace("$", r"\$")
 
 
 def _indented(value: Any) -> str:

@@ -25,12 +25,26 @@ from apertus_jax.corpus.prepare.plan import ordinal
 from apertus_jax.corpus.prepare.preparation import Preparation
 from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, QUARANTINE_FILE, SCORES_FILE, first_verdict
 from apertus_jax.corpus.prepare.select import DECISIONS_FILE, Selection
-from apertus_jax.corpus.prepare.tables import TableWriter, read_rows
+from apertus_jax.corpus.prepare.tables import TableWriter, read_rows, row_groups
 from apertus_jax.corpus.prepare.tasks import unit_folder
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.sources import QuarantinedRow, read_unit
 
+# What applying needs of the scores; the others pass from their file into the ledger as they are.
+APPLY_COLUMNS = (
+    "file",
+    "row",
+    "source",
+    "url",
+    "utf8_bytes",
+    "tokens",
+    CONTENT_EVALUATED,
+    "language_label",
+    "language_declared",
+    "licence_expression",
+    "text_digest",
+)
 SCORE, AGGREGATE, DECIDE, SELECT, APPLY = "score", "aggregate", "decide", "select", "apply"
 
 
@@ -126,14 +140,18 @@ class ApplyStage:
             "policy_digest": self._preparation.policy.digest(),
             "code_version": __version__,
         }
-        for position, (row, verdict) in enumerate(zip(read_rows(scores / SCORES_FILE), decided, strict=True)):
-            document = next(each for each in texts if (each.file, each.row) == (row["file"], row["row"]))
-            decision, permitted = self._decide(document, row, verdict, selection.get(position, {}))
-            entry = row | {"language": self._language(document, row)} | decision.columns() | constant
-            rows.write([entry])
-            funnel.add_document(entry)
-            if permitted is not None:
-                yield permitted
+        position = 0
+        for group in row_groups(scores / SCORES_FILE):
+            decisions = []
+            for row in group.select([name for name in APPLY_COLUMNS if name in group.column_names]).to_pylist():
+                document = next(each for each in texts if (each.file, each.row) == (row["file"], row["row"]))
+                decision, permitted = self._decide(document, row, next(decided), selection.get(position, {}))
+                decisions.append({"language": self._language(document, row)} | decision.columns() | constant)
+                funnel.add_document(row | decisions[-1])
+                position += 1
+                if permitted is not None:
+                    yield permitted
+            rows.write_group(ledger.with_decisions(group, decisions))
 
     def _decide(
         self, document: RawDocument, row: dict[str, Any], decided: dict[str, Any], copies: dict[str, Any]

@@ -32,6 +32,10 @@ class TableWriter:
             self._flush(ROWS_PER_GROUP)
         return len(rows)
 
+    def write_group(self, table: pyarrow.Table) -> None:
+        """Writes a whole row group at once; not to be mixed with `write`."""
+        self._writer.write_table(table.cast(self._schema), row_group_size=ROWS_PER_GROUP)
+
     def _flush(self, count: int) -> None:
         import pyarrow
 
@@ -51,20 +55,24 @@ class TableWriter:
             self._file.close()
 
 
-def read_rows(path: epath.PathLike, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Streams the rows of a Parquet file, all columns or some."""
+def row_groups(path: epath.PathLike, columns: Sequence[str] | None = None) -> Iterator[pyarrow.Table]:
+    """Streams the row groups of a Parquet file, all columns or those of these that it has."""
     import pyarrow.parquet
 
     with epath.Path(path).open("rb") as file:
         parquet = pyarrow.parquet.ParquetFile(file)
-        for batch in parquet.iter_batches(ROWS_PER_GROUP, columns=None if columns is None else list(columns)):
-            yield from batch.to_pylist()
+        # Group by group: reading in batches holds on to all that was read (measured, pyarrow 25).
+        for group in range(parquet.num_row_groups):
+            yield parquet.read_row_group(group, columns=None if columns is None else list(columns))
+
+
+def read_rows(path: epath.PathLike, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Streams the rows of a Parquet file, all columns or some."""
+    for group in row_groups(path, columns):
+        yield from group.to_pylist()
 
 
 def column_arrays(path: epath.PathLike, columns: Sequence[str]) -> Iterator[tuple[list[Any], ...]]:
-    """Streams a Parquet file in blocks, one list for each of these columns."""
-    import pyarrow.parquet
-
-    with epath.Path(path).open("rb") as file:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(ROWS_PER_GROUP, columns=list(columns)):
-            yield tuple(batch.column(name).to_pylist() for name in columns)
+    """Streams a Parquet file in row groups, one list for each of these columns."""
+    for group in row_groups(path, columns):
+        yield tuple(group.column(name).to_pylist() for name in columns)

@@ -31,12 +31,13 @@ class RobotsSnapshot:
         """Opens a snapshot.
 
         Raises:
-          UserError: the folder is not a complete snapshot, or its index cannot be read.
+          UserError: the folder is not a complete snapshot, or a file of it is damaged.
         """
         import pyarrow.parquet
 
         self.folder = epath.Path(folder)
-        self.manifest: dict[str, Any] = artifacts.read_manifest(self.folder, KIND)
+        # Read whole and checked: a damaged body could change a verdict without being noticed.
+        self.manifest: dict[str, Any] = artifacts.verify(self.folder, KIND)
         self.as_of: str = self.manifest["summary"]["as_of"]
         self.digest: str = self.manifest["digest"]
         self.row_groups_read = 0
