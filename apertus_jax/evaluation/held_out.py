@@ -106,7 +106,7 @@ def evaluate(
     output: str,
     held_out_source: str = "held_out",
     sequence_length: int = 512,
-    tokens_per_batch: int = 4096,
+    tokens_per_batch: int | None = None,
     seed: int = 0,
     check_overlap: bool = True,
 ) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def evaluate(
       output: where the results go.
       held_out_source: name of the source that training did not see.
       sequence_length: longest window of one forward pass.
-      tokens_per_batch: tokens of one forward pass.
+      tokens_per_batch: tokens of one forward pass; None means what `LikelihoodScorer` finds good.
       seed: of the bootstrap intervals.
       check_overlap: look for 13-grams that held-out and training text share; reads the whole store.
 

@@ -17,12 +17,13 @@ from apertus_jax.data import BatchSchedule
 from apertus_jax.data.device_batches import DeviceBatches
 from apertus_jax.errors import UserError
 from apertus_jax.training.config import TrainingConfig
+from apertus_jax.training.evaluators import Evaluation, EvaluationSchedule
 from apertus_jax.training.flops import train_flops_per_token
 from apertus_jax.training.processes import any_process, is_first
 from apertus_jax.training.program import Program
 from apertus_jax.training.state import TrainState
 from apertus_jax.training.stopping import StopRequests
-from apertus_jax.training.telemetry import MetricsLog, ProgressLine, TensorBoardLog
+from apertus_jax.training.telemetry import MetricsLog, ProgressLine, TensorBoardLog, read_evaluations
 
 AVERAGED = ("loss", "gradient_norm", "update_norm", "kept_fraction")
 _log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Recorder:
         if self._is_writer:
             self._metrics = MetricsLog(self.folder, first_step)
             self._tensorboard = TensorBoardLog(self.folder, first_step)
+            self._evaluated = {(row["evaluator"], row["step"]) for row in read_evaluations(self.folder)}
         self._progress = ProgressLine(self.total_steps, first_step, enabled=self._is_writer)
         self._flops_per_token = train_flops_per_token(self.program.config, self.program.sequence_length)
         self._row_started = time.monotonic()
@@ -121,6 +123,21 @@ class Recorder:
             self._tensorboard.write(step, {f"train/{k}": v for k, v in row.items() if k != "step"})
         self._progress.update(row)
 
+    def has_evaluation(self, name: str, step: int) -> bool:
+        """Returns whether a start of the run before this one wrote that evaluation. Every process must call it."""
+        return any_process(self._is_writer and (name, step) in self._evaluated)
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Writes the result of an evaluator to all outputs; its time does not count as time of the steps."""
+        self._row_started += evaluation.seconds
+        if self._is_writer:
+            row = dataclasses.asdict(evaluation)
+            self._metrics.write({"step": row.pop("step"), "evaluator": row.pop("name"), **row})
+            tagged = {f"evaluation/{evaluation.name}/{name}": value for name, value in evaluation.metrics.items()}
+            self._tensorboard.write(evaluation.step, tagged)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items() if "/" not in name)
+        self._progress.note(f"step {evaluation.step}/{self.total_steps}  {evaluation.name}: {shown}")
+
     def close(self) -> None:
         """Closes the outputs."""
         self._progress.close()
@@ -145,10 +162,13 @@ def train(
     training: TrainingConfig,
     total_steps: int,
     metadata: Mapping[str, Any],
+    evaluations: EvaluationSchedule,
 ) -> LoopResult:
     """Runs steps `start.step … total_steps - 1`, saving on schedule, on request, and before an orderly stop.
 
-    `batches` is closed at the end. Returns the state after the last step that ran.
+    Evaluators run between steps and before the checkpoint of the same step; an evaluation that an orderly stop or a
+    kill prevented is made up for at the next start. `batches` is closed at the end. Returns the state after the last
+    step that ran.
     """
     recorder = Recorder(
         folder, program, batch_schedule, learning_rate, training, total_steps, pending=list(start.pending)
@@ -162,10 +182,17 @@ def train(
         checkpoints.save(step, state, {**metadata, "step": step, "pending": list(recorder.pending)}, wait=wait)
         saved = step
 
+    def evaluate(missing_only: bool = False) -> None:
+        for evaluator in evaluations.due_after(step):
+            if not (missing_only and recorder.has_evaluation(evaluator.name, step)):
+                recorder.write_evaluation(evaluations.run(evaluator, state.params, step))
+
+    evaluations.prepare(state.params)
     program.compile(batch_schedule.size_at(step))
     recorder.open(step)
     try:
         with StopRequests(folder) as requests:
+            evaluate(missing_only=True)
             for batch in batches:
                 state, metrics = program.step(state, batch)
                 recorder.add(step, metrics)
@@ -178,6 +205,8 @@ def train(
                     reason = requests.stop_reason()
                     if any_process(reason is not None):
                         stopped_by = reason or "another process"
+                if stopped_by is None:
+                    evaluate()
                 if step == total_steps or stopped_by is not None:
                     break
                 if step % training.checkpoint_every == 0 or (at_row and any_process(requests.save_requested())):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from apertus_jax.optimization import optimizer_chain, weight_decay_mask
 from apertus_jax.run_folder import is_local
 from apertus_jax.training import run_record
 from apertus_jax.training.config import TrainingConfig
+from apertus_jax.training.evaluators import EvaluationSchedule, Evaluator
 from apertus_jax.training.finish import MODEL_FOLDER, finish_run
 from apertus_jax.training.loop import LoopResult, train
 from apertus_jax.training.processes import is_first, join_job, lease_of_job
@@ -55,6 +56,7 @@ def pretrain(
     tombstones: str | None = None,
     on_tombstoned: str = "refuse",
     tombstones_date: str = "",
+    evaluators: Sequence[Evaluator] = (),
     effective_config: Callable[[], Mapping[str, str]] = dict,
 ) -> dict[str, Any]:
     """Trains until `total_steps`, from the newest valid checkpoint of `output` if there is one.
@@ -77,6 +79,8 @@ def pretrain(
       tombstones: folder that `remove` wrote; documents of the store that its requests name are not trained on.
       on_tombstoned: "refuse" stops when the store holds such documents; "mask" gives their labels no weight.
       tombstones_date: YYYY-MM-DD, the day on which requests must be in effect; today when empty.
+      evaluators: run between steps every so many tokens, for example `HeldOutEvaluator`; the run's bits do not depend
+        on them.
       effective_config: returns the bindings in effect, for the record; the command line supplies it.
 
     Returns:
@@ -106,6 +110,7 @@ def pretrain(
     )
     for size in {batch_schedule.initial, batch_schedule.final_size}:
         program.check_batch_size(size)
+    evaluations = EvaluationSchedule(evaluators, program, token_store, batch_schedule, total_steps)
     # ---------------------------------------------------------------- run folder
     folder.mkdir(parents=True, exist_ok=True)
     with lease_of_job(folder), checkpointer(folder, training) as checkpoints:
@@ -141,6 +146,7 @@ def pretrain(
                 training,
                 total_steps,
                 metadata={**identity, "config": run_record.config_digest(config)},
+                evaluations=evaluations,
             )
         # -------------------------------------------------------- end
         if result.stopped_by is not None:

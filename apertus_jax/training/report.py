@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,11 @@ from apertus_jax.data.exposure import LanguageExposure
 from apertus_jax.reporting import HtmlReport, bar_plot, line_plot
 from apertus_jax.training.program import Program
 from apertus_jax.training.run_record import MIXTURE_FILE
-from apertus_jax.training.telemetry import read_metrics
+from apertus_jax.training.telemetry import read_evaluations, read_metrics
 
 REPORT_FILE = "report.html"
 LANGUAGES_DRAWN = 30
+GROUPS_DRAWN = 10
 
 
 def write_run_report(
@@ -66,12 +67,35 @@ def write_run_report(
         rates_of_work = sorted(row["model_flops_per_second"] for row in rows)
         median = rates_of_work[len(rates_of_work) // 2] / 1e9
         report.table(("", ""), [("median model GFLOP/s", median)])
+    add_evaluations(report, read_evaluations(folder))
     add_languages(report, exposure)
     report.heading("Mixture")
     report.text((folder / MIXTURE_FILE).read_text(), summary="mixture.json")
     report.heading("Configuration in effect")
     report.text("\n".join(f"{name} = {value}" for name, value in sorted(config.items())), summary="bindings")
     report.write(folder / REPORT_FILE)
+
+
+def add_evaluations(report: HtmlReport, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds a curve for each metric of each evaluator, its first groups as lines of their own, and the last values."""
+    for evaluator in dict.fromkeys(row["evaluator"] for row in rows):
+        report.heading(f"Evaluation: {evaluator}")
+        own = [row for row in rows if row["evaluator"] == evaluator]
+        curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+        for row in own:
+            for name, value in row["metrics"].items():
+                metric, _, group = name.partition("/")
+                lines = curves.setdefault(metric, {})
+                if isinstance(value, float) and (group in lines or len(lines) <= GROUPS_DRAWN):
+                    x, y = lines.setdefault(group, ([], []))
+                    x.append(row["tokens"])
+                    y.append(value)
+        for metric, lines in curves.items():
+            report.figure(line_plot({group or "all": line for group, line in lines.items()}, "tokens", metric))
+        report.text(
+            "\n".join(f"{name}\t{value}" for name, value in own[-1]["metrics"].items()),
+            summary=f"every value after {own[-1]['tokens']:,} tokens",
+        )
 
 
 def add_languages(report: HtmlReport, exposure: LanguageExposure) -> None:

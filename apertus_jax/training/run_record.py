@@ -33,7 +33,9 @@ FREE_TO_CHANGE = (
     "TrainingConfig.keep_every",
     "TrainingConfig.max_skipped_in_a_row",
     "TrainingConfig.prefetch",
+    "pretrain.evaluators",
 )
+EVALUATOR = "Evaluator"  # see training/evaluators.py
 DIFFERENCES_SHOWN = 8
 
 
@@ -54,9 +56,14 @@ def read_json(path: epath.Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); restore it, or start in a new folder") from error
 
 
+def decides_the_result(name: str) -> bool:
+    """Returns whether a bit of the run can depend on the binding `name`."""
+    return name not in FREE_TO_CHANGE and not name.rpartition(".")[0].endswith(EVALUATOR)
+
+
 def config_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """Returns one line per binding that differs and matters, `name: old -> new`."""
-    names = sorted((old.keys() | new.keys()) - set(FREE_TO_CHANGE))
+    names = sorted(filter(decides_the_result, old.keys() | new.keys()))
     return [
         f"{name}: {old.get(name, '(absent)')} -> {new.get(name, '(absent)')}"
         for name in names
@@ -119,7 +126,7 @@ def check_identity(folder: epath.Path, old: Mapping[str, Any], new: Mapping[str,
 
 def config_digest(config: Mapping[str, str]) -> str:
     """Returns the digest of the bindings that decide the result."""
-    return digest_json({name: value for name, value in config.items() if name not in FREE_TO_CHANGE})
+    return digest_json({name: value for name, value in config.items() if decides_the_result(name)})
 
 
 def read_finished(folder: epath.PathLike) -> dict[str, Any] | None:

@@ -22,17 +22,21 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 class MetricsLog:
-    """Appends one JSON row per logged step to `metrics.jsonl`; rows after a restored step are cut off first."""
+    """Appends JSON rows to `metrics.jsonl`: one per logged step, and one per evaluation.
+
+    A row of an evaluation has "evaluator" and its numbers under "metrics". Rows after a restored step are cut off
+    first, because those steps run again.
+    """
 
     def __init__(self, run_folder: epath.PathLike, first_step: int):
         self.path = epath.Path(run_folder) / METRICS_FILE
-        kept = [row for row in read_metrics(run_folder) if row["step"] <= first_step]
+        kept = [row for row in _read_rows(self.path) if row["step"] <= first_step]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a")
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one row and hands it to the operating system, so that a kill loses nothing that was shown."""
-        self._file.write(json.dumps({name: _json_number(value) for name, value in row.items()}) + "\n")
+        self._file.write(json.dumps(_json_value(row)) + "\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -41,8 +45,16 @@ class MetricsLog:
 
 
 def read_metrics(run_folder: epath.PathLike) -> list[dict[str, Any]]:
-    """Returns the rows of `metrics.jsonl`; a last line that a kill cut short is left out."""
-    path = epath.Path(run_folder) / METRICS_FILE
+    """Returns the rows of training steps in `metrics.jsonl`; a last line that a kill cut short is left out."""
+    return [row for row in _read_rows(epath.Path(run_folder) / METRICS_FILE) if "evaluator" not in row]
+
+
+def read_evaluations(run_folder: epath.PathLike) -> list[dict[str, Any]]:
+    """Returns the rows of evaluations in `metrics.jsonl`: step, tokens, evaluator, seconds, and metrics by name."""
+    return [row for row in _read_rows(epath.Path(run_folder) / METRICS_FILE) if "evaluator" in row]
+
+
+def _read_rows(path: epath.Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
@@ -54,8 +66,10 @@ def read_metrics(run_folder: epath.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
-def _json_number(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     """JSON has no NaN; a metric that is not finite is spelled as text."""
+    if isinstance(value, Mapping):
+        return {name: _json_value(entry) for name, entry in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -118,6 +132,13 @@ class ProgressLine:
         if self._enabled and not self._interactive:
             eta = format_seconds(row["seconds_left"])
             print(f"step {row['step']}/{self._total_steps}  {numbers}  eta {eta}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Prints a line; above the bar where there is one."""
+        if self._interactive:
+            self._progress.console.print(text, highlight=False)
+        elif self._enabled:
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leaves the bar on the screen and gives the terminal back."""

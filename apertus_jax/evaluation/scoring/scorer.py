@@ -24,7 +24,7 @@ from apertus_jax.model import Transformer
 from apertus_jax.model.config import ModelConfig
 
 # The kernel of TPUs wants lengths that are multiples of 128.
-SMALLEST_BUCKETS = {"tpu_splash": 128}
+LENGTH_UNITS = {"tpu_splash": 128}
 BATCH_TOKENS = {"cpu": 1024}
 ACCELERATOR_BATCH_TOKENS = 8192
 # Batches whose results have not been fetched; the device is never idle while the host lays out the next.
@@ -46,6 +46,7 @@ class LikelihoodScorer:
       batch_tokens: about how many tokens a forward pass has; None means 8192, and 1024 on CPU, where more is no faster
         and the last batch of a bucket is filled up with padding.
       axis_rules: the table of axis names on `mesh`; None means the preset of its platform.
+      smallest_bucket: rows are padded to at least so many tokens; larger means fewer compilations and more padding.
 
     Raises:
       UserError: a length below 1 or parameters that do not divide over the mesh.
@@ -59,6 +60,7 @@ class LikelihoodScorer:
         longest: int | None = None,
         batch_tokens: int | None = None,
         axis_rules: sharding.AxisRules | None = None,
+        smallest_bucket: int | None = None,
     ):
         self.config = config
         self.longest = config.max_position_embeddings if longest is None else longest
@@ -74,6 +76,8 @@ class LikelihoodScorer:
         self._rules = axis_rules or ()
         self._shards = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
         self._tile = tile_size(config.vocab_size)
+        unit = LENGTH_UNITS.get(config.attention_implementation, SMALLEST_BUCKET)
+        self._smallest_bucket = -(-(smallest_bucket or unit) // unit) * unit
         self._params = _place_parameters(config, params, mesh, self._rules)
 
     def score(
@@ -92,8 +96,7 @@ class LikelihoodScorer:
           UserError: a request that cannot be scored, or logits that are not finite; the message names the request.
         """
         rows = make_rows(requests, self.longest, self.config.vocab_size)
-        smallest = SMALLEST_BUCKETS.get(self.config.attention_implementation, SMALLEST_BUCKET)
-        batches = make_batches(rows, self.longest, self.batch_tokens, self._shards, self._tile, smallest)
+        batches = make_batches(rows, self.longest, self.batch_tokens, self._shards, self._tile, self._smallest_bucket)
         results: list[Scored | None] = [None] * len(requests)
         in_flight: collections.deque[tuple[Batch, Outputs]] = collections.deque()
         with _bar(len(rows), progress) as advance, self._on_mesh():
@@ -144,6 +147,9 @@ def _place_parameters(config: ModelConfig, params: Mapping[str, Any], mesh: Mesh
     converted = jax.tree_util.tree_map_with_path(convert, dict(params))
     if mesh is None:
         return jax.tree.map(lambda leaf: leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf), converted)
+    leaves = jax.tree.leaves(converted)
+    if all(isinstance(leaf, jax.Array) and getattr(leaf.sharding, "mesh", None) == mesh for leaf in leaves):
+        return converted
     tokens = jax.ShapeDtypeStruct((1, SMALLEST_BUCKET), np.int32)
     with sharding.use_mesh(mesh, rules):
         boxed = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
