@@ -12,6 +12,7 @@ from. Stores are memory-mapped, so they lie on a file system (local or mounted),
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from apertus_jax import artifacts
+from apertus_jax.corpus.documents import DOCUMENT_ID
 from apertus_jax.data.megatron_files import MegatronReader
 from apertus_jax.data.tokenizer import Tokenizer
 from apertus_jax.errors import UserError
@@ -37,7 +39,7 @@ def document_rows_schema() -> pyarrow.Schema:
     """Returns the schema of documents.parquet: identity, origin and size of each stored document.
 
     `text_digest` is that of the text before personal data was rewritten, as `corpus.removal.text_digest` gives it;
-    `cluster` is empty for a document without copies.
+    `cluster` is empty for a document without copies; `document_key` is that of the cluster where there is one.
     """
     import pyarrow
 
@@ -47,9 +49,16 @@ def document_rows_schema() -> pyarrow.Schema:
     return pyarrow.schema([*strings, *counts, ("document_key", pyarrow.uint32())])
 
 
-def document_key(document_id: str) -> int:
-    """Returns the 32-bit key that stands for a document in batches: the first 8 digits of its identity."""
-    return int(document_id[:8], 16)
+def document_key(document_id: str, cluster: str = "") -> int:
+    """Returns the 32-bit key that stands for a document, and for all its copies, in batches.
+
+    That is the first 8 digits of an identity: of the document that the cluster of copies is named by, or of the
+    document itself when it has no copies. A cluster with a name of another kind is hashed.
+    """
+    name = cluster or document_id
+    if not DOCUMENT_ID.fullmatch(name):
+        name = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return int(name[:8], 16)
 
 
 class TokenSource(MegatronReader):

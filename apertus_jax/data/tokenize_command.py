@@ -39,7 +39,7 @@ from apertus_jax.errors import UserError
 
 Item = TypeVar("Item")
 BPE, TEKKEN = "bpe", "tekken"
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 DOCUMENTS_PER_BATCH = 512
 CHARACTERS_PER_BATCH = 1 << 21
 ROWS_PER_GROUP = 1 << 14
@@ -68,6 +68,9 @@ def tokenize(
     progress: bool = True,
 ) -> dict[str, Any]:
     """Makes a token store of documents; returns its summary. Done already with the same inputs: returns at once.
+
+    Documents with a `cluster` get the key of their cluster of copies in place of their own (`document_key` in batches),
+    so that a Goldfish mask with keys gives all copies the same holes.
 
     Args:
       documents: `bundled`, a .jsonl(.gz) or .parquet file, a folder of them, a list of these, or a table of source
@@ -213,7 +216,7 @@ def _write_source(
         for number in bars.track(numbers.tolist(), f"writing {folder.name}", len(numbers)):
             text_tokens, row = spill.read(number)
             writer.append(np.concatenate([bod, text_tokens, eod]))
-            row |= {"tokens": len(text_tokens) + 2, "document_key": document_key(row["document_id"])}
+            row |= {"tokens": len(text_tokens) + 2, "document_key": document_key(row["document_id"], row["cluster"])}
             rows.append(row)
             of_language = languages.setdefault(row["language"], dict.fromkeys(totals, 0))
             for counts in (totals, of_language):

@@ -1,5 +1,6 @@
 """What the model is trained for: cross-entropy in token tiles under masks that compose."""
 
+from apertus_jax.objectives.anchors import AnchorTable, anchor_table, normalised
 from apertus_jax.objectives.cross_entropy import cross_entropy, mean_loss, token_losses
 from apertus_jax.objectives.goldfish import goldfish_mask
 from apertus_jax.objectives.masks import (
@@ -14,6 +15,9 @@ from apertus_jax.objectives.masks import (
 from apertus_jax.objectives.rates import DropRate, measure_drop_rate
 
 __all__ = [
+    "AnchorTable",
+    "anchor_table",
+    "normalised",
     "Batch",
     "DropRate",
     "LossMask",

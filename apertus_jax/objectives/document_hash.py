@@ -10,11 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from apertus_jax.errors import UserError
-from apertus_jax.objectives.windows import fold_windows
-
-# Before the row, and where left_context is empty: a segment that no label belongs to.
-_NO_SEGMENT = -(2**31)
+from apertus_jax.objectives.windows import NO_SEGMENT, fold_windows, prepend_context
 
 
 def document_drops(
@@ -52,13 +48,13 @@ def document_hashes(
     length = labels.shape[-1]
     segments = jnp.zeros_like(labels) if segment_ids is None else jnp.asarray(segment_ids, jnp.int32)
     if left_context is not None and h > 1:
-        labels, segments = _prepend_context(labels, segments, left_context, h)
+        labels, segments = prepend_context(labels, segments, left_context, h)
     leaves = {
         "hash": mix(labels.astype(jnp.uint32)),
         "count": jnp.ones_like(labels, jnp.uint32),
         "segment": segments,
     }
-    folded = fold_windows(leaves, h, _merge, {"hash": 0, "count": 0, "segment": _NO_SEGMENT})
+    folded = fold_windows(leaves, h, _merge, {"hash": 0, "count": 0, "segment": NO_SEGMENT})
     hashes = mix(folded["hash"] + folded["count"] * jnp.uint32(0x9E3779B1))[..., -length:]
     keys = jnp.uint32(0) if document_keys is None else jnp.asarray(document_keys).astype(jnp.uint32)
     return mix(hashes ^ keys)
@@ -88,18 +84,3 @@ def _scramble(value: jax.Array) -> jax.Array:
 
 def _rotate_left(value: jax.Array, bits: int) -> jax.Array:
     return (value << bits) | (value >> (32 - bits))
-
-
-def _prepend_context(
-    labels: jax.Array, segments: jax.Array, left_context: jax.Array, h: int
-) -> tuple[jax.Array, jax.Array]:
-    """Puts the h-1 labels before the row in front of it, in the segment of the row's first label where they exist."""
-    context = jnp.asarray(left_context, jnp.int32)
-    if context.shape[-1] < h - 1:
-        raise UserError(
-            f"left_context holds {context.shape[-1]} labels but goldfish h={h} looks back {h - 1}; "
-            "build the batch with a longer context or lower h"
-        )
-    context = context[..., context.shape[-1] - (h - 1) :]
-    context_segments = jnp.where(context >= 0, segments[..., :1], _NO_SEGMENT)
-    return jnp.concatenate([context, labels], -1), jnp.concatenate([context_segments, segments], -1)

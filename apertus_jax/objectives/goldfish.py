@@ -9,10 +9,12 @@ from __future__ import annotations
 import jax
 
 from apertus_jax.errors import UserError
+from apertus_jax.objectives.anchors import AnchorTable
+from apertus_jax.objectives.cluster_hash import cluster_drops
 from apertus_jax.objectives.document_hash import document_drops
 from apertus_jax.objectives.megatron_hash import megatron_drops
 
-STRATEGIES = ("document", "megatron")
+STRATEGIES = ("document", "megatron", "cluster")
 
 
 def goldfish_mask(
@@ -23,6 +25,7 @@ def goldfish_mask(
     segment_ids: jax.Array | None = None,
     left_context: jax.Array | None = None,
     document_keys: jax.Array | None = None,
+    anchors: AnchorTable | None = None,
 ) -> jax.Array:
     """Labels int32[B, T] → bool[B, T], True where the label stays in the loss.
 
@@ -31,19 +34,29 @@ def goldfish_mask(
     int32[B, ≥ h-1] and document_keys uint32[B, T], see `document_hash.document_hashes`.
     Strategy "megatron" is bit for bit the released models' mask: it hashes across document boundaries, keeps the first
     h-1 labels of every row, and ignores those three arguments (model spec §5.1).
-    Raises UserError for an unknown strategy, k < 2 or h < 1.
+    Strategy "cluster" places the holes by content, so that near-duplicates share them: see `cluster_hash`. It needs
+    `anchors`, the text of the vocabulary, and document_keys that are those of clusters of duplicates (a token store's
+    are); h only bounds how far back it looks for the eight bytes it hashes.
+    Raises UserError for an unknown strategy, k < 2, h < 1, or "cluster" without anchors.
     """
-    check_goldfish(k, h, strategy)
+    check_goldfish(k, h, strategy, anchors is not None)
     if strategy == "megatron":
         return ~megatron_drops(labels, k, h)
+    if strategy == "cluster":
+        return ~cluster_drops(labels, k, h, anchors, segment_ids, left_context, document_keys)
     return ~document_drops(labels, k, h, segment_ids, left_context, document_keys)
 
 
-def check_goldfish(k: int, h: int, strategy: str) -> None:
-    """Raises UserError unless k ≥ 2 and h ≥ 1 are whole numbers and the strategy is known."""
+def check_goldfish(k: int, h: int, strategy: str, has_anchors: bool = False) -> None:
+    """Raises UserError unless k ≥ 2 and h ≥ 1 are whole numbers and the strategy is known and has what it needs."""
     if strategy not in STRATEGIES:
         raise UserError(f"goldfish strategy={strategy!r} is unknown; use one of {STRATEGIES}")
     if k != int(k) or k < 2:
         raise UserError(f"goldfish k={k} must be a whole number of at least 2: one label in k is dropped")
     if h != int(h) or h < 1:
         raise UserError(f"goldfish h={h} must be a whole number of at least 1: the labels that are hashed")
+    if strategy == "cluster" and not has_anchors:
+        raise UserError(
+            "goldfish strategy='cluster' has no anchors: it hashes the text of tokens, not their ids; bind "
+            "goldfish.anchors = @vocabulary_text() and vocabulary_text.store to the token store"
+        )

@@ -15,19 +15,29 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from apertus_jax.objectives.anchors import AnchorTable, VocabularyText, anchor_table
 from apertus_jax.objectives.goldfish import check_goldfish, goldfish_mask
 
 Batch = Mapping[str, jax.Array]
 LossMask = Callable[[Batch], jax.Array]
 
 
-def goldfish(k: int = 50, h: int = 50, strategy: str = "document", use_document_keys: bool = False) -> LossMask:
+def goldfish(
+    k: int = 50,
+    h: int = 50,
+    strategy: str = "document",
+    use_document_keys: bool = False,
+    anchors: AnchorTable | VocabularyText | None = None,
+) -> LossMask:
     """A mask that drops about one label in k, see `goldfish_mask`.
 
     Without document keys two copies of a text, found at two addresses, lose the same labels, which is the point of
-    the objective; with them every document draws its own mask. Raises UserError for bad k, h or strategy.
+    the objective; with them every document draws its own mask. Strategy "cluster" always uses them, and `anchors`:
+    a table, or the vocabulary it is made of. Raises UserError for bad k, h or strategy, or missing anchors.
     """
-    check_goldfish(k, h, strategy)
+    check_goldfish(k, h, strategy, anchors is not None)
+    table = anchors if anchors is None or isinstance(anchors, AnchorTable) else anchor_table(anchors)
+    keyed = use_document_keys or strategy == "cluster"
 
     def mask(batch: Batch) -> jax.Array:
         return goldfish_mask(
@@ -37,11 +47,12 @@ def goldfish(k: int = 50, h: int = 50, strategy: str = "document", use_document_
             strategy,
             batch.get("segment_ids"),
             batch.get("left_context"),
-            batch.get("document_keys") if use_document_keys else None,
+            batch.get("document_keys") if keyed else None,
+            table,
         )
 
     # The loader asks for it: how many labels of a cut document this mask needs from before the window.
-    mask.left_context = h - 1 if strategy == "document" else 0
+    mask.left_context = 0 if strategy == "megatron" else h - 1
     return mask
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from apertus_jax.errors import UserError
+from apertus_jax.objectives.anchors import AnchorTable
 from apertus_jax.objectives.goldfish import STRATEGIES, goldfish_mask
 from apertus_jax.objectives.megatron_hash import megatron_keys
 
@@ -44,9 +45,12 @@ class DropRate:
         return None if self.collapsed_windows is None else self.collapsed_windows / max(self.windows, 1)
 
 
-def measure_drop_rate(documents: np.ndarray, strategy: str, k: int = 50, h: int = 50) -> DropRate:
+def measure_drop_rate(
+    documents: np.ndarray, strategy: str, k: int = 50, h: int = 50, anchors: AnchorTable | None = None
+) -> DropRate:
     """Counts what a strategy drops from documents int[N, T], each the labels of a document that opens a row.
 
+    `anchors` is for strategy "cluster", which here has no document keys.
     Raises UserError for an unknown strategy and for documents that are not a matrix.
     """
     if strategy not in STRATEGIES:
@@ -58,7 +62,7 @@ def measure_drop_rate(documents: np.ndarray, strategy: str, k: int = 50, h: int 
     dropped, first_dropped, collapsed = 0, 0, 0
     for start in range(0, len(documents), rows):
         labels = documents[start : start + rows].astype(np.int32)
-        drops = ~np.asarray(goldfish_mask(labels, k, h, strategy))
+        drops = ~np.asarray(goldfish_mask(labels, k, h, strategy, anchors=anchors))
         dropped += int(drops.sum())
         first_dropped += int(drops[:, : h - 1].sum())
         if strategy == "megatron":

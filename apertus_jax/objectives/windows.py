@@ -8,7 +8,11 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
+from apertus_jax.errors import UserError
+
 Values = TypeVar("Values")
+# Before the row, and where left_context is empty: a segment that no label belongs to.
+NO_SEGMENT = -(2**31)
 
 
 def fold_windows(leaves: Values, width: int, merge: Callable[[Values, Values], Values], padding: Values) -> Values:
@@ -41,3 +45,22 @@ def shift_right(array: jax.Array, distance: int, pad: int) -> jax.Array:
     distance = min(distance, length)
     filling = jnp.full((*array.shape[:-1], distance), pad, array.dtype)
     return jnp.concatenate([filling, array[..., : length - distance]], axis=-1)
+
+
+def prepend_context(
+    labels: jax.Array, segments: jax.Array, left_context: jax.Array, h: int
+) -> tuple[jax.Array, jax.Array]:
+    """Puts the h-1 labels before the row in front of it, in the segment of the row's first label where they exist.
+
+    labels, segments int32[..., T], left_context int32[..., ≥ h-1] with -1 where there is no label → [..., T+h-1] each.
+    Raises UserError if left_context is shorter than h-1.
+    """
+    context = jnp.asarray(left_context, jnp.int32)
+    if context.shape[-1] < h - 1:
+        raise UserError(
+            f"left_context holds {context.shape[-1]} labels but goldfish h={h} looks back {h - 1}; "
+            "build the batch with a longer context or lower h"
+        )
+    context = context[..., context.shape[-1] - (h - 1) :]
+    context_segments = jnp.where(context >= 0, segments[..., :1], NO_SEGMENT)
+    return jnp.concatenate([context, labels], -1), jnp.concatenate([context_segments, segments], -1)
