@@ -57,6 +57,13 @@ def test_figures_of_an_attack_equal_brute_force_on_thousands_of_cases():
             assert found.true_positive_rates[rate].value == pytest.approx(best / members, abs=1e-13)
 
 
+def test_allowed_false_positives_are_counted_in_whole_documents():
+    """0.29 × 100 is 28.999999999999996 in floats, and 29 non-members are meant."""
+    scores = np.concatenate([np.arange(100), np.arange(100) + 0.5])
+    found = quality.attack_quality(scores, np.arange(200) >= 100, 0, (0.29,), resamples=2)
+    assert found.true_positive_rates[0.29].value == 0.30
+
+
 def test_area_equals_the_rank_sum_statistic():
     generator = np.random.default_rng(1)
     scores, is_member = generator.normal(size=3000).round(1), generator.random(3000) < 0.3

@@ -22,7 +22,7 @@ SCHEMES = (
     Sampling(temperature=1.0, top_k=5),
     Sampling(temperature=1.0, top_p=0.9),
     Sampling(temperature=2.0, top_k=7, top_p=0.6),
-    Sampling(temperature=0.7, top_p=1e-6),
+    Sampling(temperature=0.7, top_p=1e-50),
     Sampling(temperature=1.0, top_k=1),
 )
 
@@ -134,10 +134,12 @@ def test_extraction_probability_is_the_frequency_of_drawing():
 
 
 def test_least_number_of_draws_is_that_of_rational_arithmetic():
-    """Also where the equation holds exactly: p_z = 1/2, p = 3/4 needs 2 draws, p_z = p needs one."""
+    """Also where the equation holds exactly, as for p_z = 1/2 and p = 3/4, which need 2 draws."""
     generator = np.random.default_rng(4)
-    cases = [(Fraction(1, 2), "0.5"), (Fraction(1, 2), "0.75"), (Fraction(9, 10), "0.9"), (Fraction(9, 10), "0.99")]
-    cases += [(Fraction(9, 10), "0.999"), (Fraction(1, 10), "0.1"), (Fraction(2, 3), "0.5"), (Fraction(1), "0.9")]
+    cases = [(Fraction(1), "0.9")]
+    for tenths in range(1, 10):
+        exact = [decimal.Decimal(1) - (1 - decimal.Decimal(tenths) / 10) ** draws for draws in range(1, 8)]
+        cases += [(Fraction(tenths, 10), str(p)) for p in exact if p <= decimal.Decimal("0.9999")]
     for _ in range(2000):
         denominator = int(generator.integers(2, 400))
         cases.append(

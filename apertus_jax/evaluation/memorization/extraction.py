@@ -66,7 +66,6 @@ def token_log_probabilities(scores: np.ndarray, targets: np.ndarray, scheme: Sam
         probabilities = np.exp(ranked - _log_sum_exp(ranked))
         mass_before = np.cumsum(probabilities, axis=-1) - probabilities
         in_top_p = (mass_before < scheme.top_p) | (scheme.top_p >= 1.0)
-        in_top_p[:, 0] = True
         kept[:] = False
         kept[places[:, None], order] = in_top_p
     scaled = np.where(kept, scaled, -np.inf)
