@@ -213,6 +213,15 @@ def test_an_unknown_task_gets_the_nearest_names(folder, monkeypatch):
         load(folder, " ")
 
 
+def test_tasks_that_run_what_a_model_writes_are_refused_before_their_code_is_loaded(folder, monkeypatch):
+    (folder / "mine.yaml").write_text(PLAIN + "unsafe_code: true\nprocess_docs: !function gone.run\n")
+    (folder / "all.yaml").write_text("group: all\ntask: [mine]\n")
+    monkeypatch.setattr(task_loading, "check_task_folder", lambda folder: None)
+    for name in ("mine", "all", "mi*"):
+        with pytest.raises(UserError, match="task mine runs code that the model writes; allow it"):
+            load(folder, name)
+
+
 def small_harness(monkeypatch):
     """The harness without its fifteen thousand own tasks, whose reading would be most of the test."""
     harness = task_loading.harness()
@@ -232,6 +241,23 @@ def test_a_task_of_the_harness_reads_local_copies_of_its_hub_dataset(folder, mon
     copies.mkdir(parents=True)
     (copies / "test.jsonl").write_text(json.dumps(DOCUMENTS[1]) + "\n")
     assert load(folder, task_data=str(tmp_path / "copies")).instances[0].args[0] == "Number 1? 2"
+
+
+def test_switzerland_qa_asks_by_letter_over_all_domains(folder, tmp_path):
+    row = {"question": " Wo? ", "option_a": "Chur", "option_b": "Bern", "option_c": "Genf", "option_d": "Zug"}
+    for language, name in (("de", "German"), ("rm", "Romansh")):
+        copies = tmp_path / "copies" / "swiss-ai--switzerland_qa" / name
+        copies.mkdir(parents=True)
+        rows = [{**row, "answer": "C", "topic": "geography"}, {**row, "answer": "A", "topic": "history"}]
+        (copies / "test.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        task = load(folder, f"switzerland_qa_{language}", task_data=str(tmp_path / "copies"))
+        assert len(task.instances) == 8
+        assert task.instances[0].args == ("Wo?\nA. Chur\nB. Bern\nC. Genf\nD. Zug\nAnswer:", " A")
+        scores = [((-1.0, False), (-2.0, False), (-0.5, False), (-3.0, False))] * 2
+        accuracies = [
+            task.process_results(document, list(each))["acc"] for document, each in zip(rows, scores, strict=True)
+        ]
+        assert accuracies == [1.0, 0.0]
 
 
 def test_the_harness_is_left_as_it_was(folder):

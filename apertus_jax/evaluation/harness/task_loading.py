@@ -20,7 +20,8 @@ from apertus_jax.evaluation.harness import local_data
 from apertus_jax.evaluation.harness.macros import DATA_FOLDER
 from apertus_jax.evaluation.harness.task_rules import HOW_TO_ALLOW, check_task_folder, local_files
 
-DEMO_FOLDER = Path(DATA_FOLDER) / "apertus_demo"
+OWN_FOLDER = Path(DATA_FOLDER)
+DEMO_FOLDER = OWN_FOLDER / "apertus_demo"
 NEAREST_NAMES = 5
 # lm_eval asks for this variable before it draws bootstrap samples.
 IN_ONE_PROCESS = "DISABLE_MULTIPROC"
@@ -76,11 +77,13 @@ def load_tasks(
             check_task_folder(folder)
     with task_errors(", ".join(wanted)):
         manager = _manager(wanted, folders, allow_code)
+        if not allow_code:
+            _refuse_unsafe(wanted, manager.task_index)
         specs = _specs(wanted, manager, allow_code)
         with local_data.as_dataset_source(task_data):
             loaded = manager.load(specs)
     for name, task in loaded["tasks"].items():
-        _check_task(name, task, allow_code)
+        _check_task(name, task)
     return loaded
 
 
@@ -88,6 +91,8 @@ def load_tasks(
 def guarded(allow_code: bool = False) -> Iterator[None]:
     """Renders task templates in Jinja's sandbox, keeps the harness's log quiet and its statistics in this process."""
     utils, tasks = harness().utils, harness().api.task
+    import datasets
+
     original, bar, logger = utils.env, tasks.tqdm, logging.getLogger("lm_eval")
     level, in_one_process = logger.level, os.environ.get(IN_ONE_PROCESS)
     if not allow_code:
@@ -96,6 +101,8 @@ def guarded(allow_code: bool = False) -> Iterator[None]:
     os.environ[IN_ONE_PROCESS] = "1"
     # None: no bar where nobody watches.
     tasks.tqdm = functools.partial(bar, disable=None, leave=False)
+    bars_of_datasets = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
     logger.setLevel(logging.ERROR)
     try:
         yield
@@ -104,6 +111,8 @@ def guarded(allow_code: bool = False) -> Iterator[None]:
         logger.setLevel(level)
         if in_one_process is None:
             del os.environ[IN_ONE_PROCESS]
+        if not bars_of_datasets:
+            datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager
@@ -115,7 +124,9 @@ def task_errors(names: str) -> Iterator[None]:
         raise UserError(f"a template of {names} tried to reach into Python ({error}); {HOW_TO_ALLOW}") from error
     except jinja2.TemplateError as error:
         raise UserError(f"a template of {names} cannot be filled in ({error}); mend the task file") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, SyntaxError) as error:
+    except ImportError as error:
+        raise UserError(f"{names} needs a package that is not installed ({_one_line(error)})") from error
+    except (ValueError, LookupError, TypeError, AttributeError, AssertionError, SyntaxError, OSError) as error:
         raise UserError(f"the harness cannot use {names} ({_one_line(error)}); mend the task file") from error
 
 
@@ -123,11 +134,11 @@ def _manager(wanted: Sequence[str], folders: Sequence[Path], allow_code: bool) -
     """Returns lm_eval's task manager; reading its thousands of own task files takes long, so only when needed."""
     manager_class = harness().tasks.TaskManager
     # A later folder wins over an earlier one, so a person's own come last.
-    searched = [DEMO_FOLDER, *folders]
+    searched = [OWN_FOLDER, *folders]
     for with_stock in (False, True):
         manager = manager_class(include_path=searched, include_defaults=with_stock)
         _bind_entries(manager.task_index, searched, allow_code)
-        if _all_known(wanted, manager.task_index):
+        if not _reachable(wanted, manager.task_index)[1]:
             break
     unknown = [name for name in wanted if not _matches(name, manager.task_index)]
     if unknown:
@@ -177,25 +188,38 @@ def _matches(name: str, index: Mapping[str, Any]) -> list[str]:
     return sorted(fnmatch.filter(index, name)) if any(sign in name for sign in "*?[") else []
 
 
-def _all_known(wanted: Sequence[str], index: Mapping[str, Any]) -> bool:
-    """Whether the names, and all that their groups name in turn, are in the index without lm_eval's own tasks."""
+def _reachable(wanted: Sequence[str], index: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Returns the names, and all that their groups and tags name in turn, which the index (has, lacks)."""
     pending, seen = list(wanted), set()
+    known, lacking = [], []
     while pending:
         name = pending.pop()
         if name in seen:
             continue
         seen.add(name)
-        if not (name in index or name.endswith((".yaml", ".yml"))):
-            return False
-        members = (index[name].cfg or {}).get("task") if name in index else None
-        for member in members if isinstance(members, list) else ():
-            pending.append(member if isinstance(member, str) else member.get("task") or member.get("group"))
-    return True
+        found = _matches(name, index)
+        if found and found != [name]:
+            pending += found
+        elif name in index:
+            known.append(name)
+            members = (index[name].cfg or {}).get("task")
+            pending += index[name].tags if index[name].cfg is None else ()
+            for member in members if isinstance(members, list) else ():
+                pending.append(member if isinstance(member, str) else member.get("task") or member.get("group"))
+        elif not found:
+            lacking.append(name)
+    return known, lacking
 
 
-def _check_task(name: str, task: Any, allow_code: bool) -> None:
-    if getattr(task, "UNSAFE_CODE", False) and not allow_code:
-        raise UserError(f"task {name} runs code that the model writes; allow it with evaluate.allow_code = True")
+def _refuse_unsafe(wanted: Sequence[str], index: Mapping[str, Any]) -> None:
+    """Refuses tasks that run what a model writes before they are loaded, which already runs code of theirs."""
+    known, _ = _reachable(wanted, index)
+    for name in known:
+        if (index[name].cfg or {}).get("unsafe_code"):
+            raise UserError(f"task {name} runs code that the model writes; allow it with evaluate.allow_code = True")
+
+
+def _check_task(name: str, task: Any) -> None:
     if getattr(task, "MULTIMODAL", False):
         raise UserError(f"task {name} needs images or sound, which this model cannot read")
     documents = task.eval_docs
