@@ -16,8 +16,8 @@ from etils import epath
 
 from apertus_jax import artifacts
 from apertus_jax.errors import UserError
-from apertus_jax.inference.decoding import generate_tokens
 from apertus_jax.inference.sampling import Sampling
+from apertus_jax.inference.stop_strings import generate_texts
 from apertus_jax.model_folder import KIND as MODEL_KIND
 from apertus_jax.model_folder import TOKENIZER_FILE, find_model, load_model, tokenizer_folder
 
@@ -40,6 +40,7 @@ def generate(
     top_p: float = 0.9,
     seed: int = 0,
     batch_size: int = 8,
+    stop_strings: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Continues texts with a trained model and prints them.
 
@@ -57,6 +58,7 @@ def generate(
       top_p: see `Sampling`.
       seed: of the draws.
       batch_size: prompts decoded together; results do not depend on it.
+      stop_strings: a continuation ends before the first of them.
 
     Returns:
       One {"prompt", "continuation", "tokens", "stopped"} per prompt, in order.
@@ -77,11 +79,12 @@ def generate(
         "top_k": top_k,
         "top_p": top_p,
         "seed": seed,
+        "stop_strings": list(stop_strings),
     }
     if output is not None and artifacts.already_built(output, KIND, inputs):
         results = [json.loads(line) for line in (epath.Path(output) / GENERATIONS_FILE).read_text().splitlines()]
     else:
-        results = _continue_texts(folder, texts, sampling, max_new_tokens, seed, batch_size)
+        results = _continue_texts(folder, texts, sampling, max_new_tokens, seed, batch_size, stop_strings)
         if output is not None:
             _write_results(output, inputs, results)
     print_results(results)
@@ -137,7 +140,13 @@ def print_results(results: Sequence[Mapping[str, Any]], console: rich.console.Co
 
 
 def _continue_texts(
-    folder: epath.Path, texts: Sequence[str], sampling: Sampling, max_new_tokens: int, seed: int, batch_size: int
+    folder: epath.Path,
+    texts: Sequence[str],
+    sampling: Sampling,
+    max_new_tokens: int,
+    seed: int,
+    batch_size: int,
+    stop_strings: Sequence[str],
 ) -> list[dict[str, Any]]:
     tokenizer = load_tokenizer(folder)
     config, params = load_model(folder)
@@ -146,10 +155,12 @@ def _continue_texts(
     prompts = [
         [*([] if begin is None else [begin]), *tokenizer.encode(text, add_special_tokens=False).ids] for text in texts
     ]
-    continuations = generate_tokens(
+    continuations = generate_texts(
         config,
         params,
         prompts,
+        lambda tokens: tokenizer.decode(list(tokens), skip_special_tokens=True),
+        stop_strings,
         max_new_tokens=max_new_tokens,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -161,11 +172,11 @@ def _continue_texts(
     return [
         {
             "prompt": text,
-            "continuation": tokenizer.decode(tokens, skip_special_tokens=True),
-            "tokens": tokens,
-            "stopped": bool(tokens) and tokens[-1] in stops,
+            "continuation": generated.text,
+            "tokens": generated.tokens,
+            "stopped": generated.stop_string is not None or (bool(generated.tokens) and generated.tokens[-1] in stops),
         }
-        for text, tokens in zip(texts, continuations, strict=True)
+        for text, generated in zip(texts, continuations, strict=True)
     ]
 
 

@@ -70,6 +70,16 @@ def filtered_logits(logits: Array, temperature: Array, top_k: Array, top_p: Arra
     return jnp.where(keep_most_probable(scaled, top_k, top_p), scaled, -jnp.inf)
 
 
+def largest(logits: Array) -> Array:
+    """Returns the id of the largest logit, the lowest among equals: float32 [B,V] → int32 [B]; V where it is NaN.
+
+    Two plain reductions: XLA:CPU does not vectorise the one of argmax.
+    """
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 1)
+    highest = logits.max(axis=-1, keepdims=True)
+    return jnp.where(logits == highest, ids, logits.shape[-1]).min(axis=-1)
+
+
 def row_keys(seed: int, row_seeds: Array) -> Array:
     """Returns one random key per row, from the seed and the row's own number: uint32 [B] → keys [B]."""
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed, impl="threefry2x32"), row_seeds)

@@ -10,7 +10,8 @@ import torch
 import transformers
 
 from apertus_jax.errors import UserError
-from apertus_jax.inference import Sampling, decoding, decoding_parameters, generate_tokens, init_cache
+from apertus_jax.inference import Sampling, decoding, decoding_parameters, generate_tokens, init_cache, program
+from apertus_jax.inference.unrolled import init_unrolled_cache
 from apertus_jax.model import Transformer
 from apertus_jax.release import save_huggingface
 from apertus_jax.sharding import MeshConfig, make_mesh, parameter_shardings, resolve_rules, use_mesh
@@ -69,6 +70,43 @@ def test_results_do_not_depend_on_the_batch(config, params, prompts):
     assert chosen == [together[row] for row in order]
 
 
+def test_ragged_batches_equal_one_by_one(config, params):
+    random = np.random.default_rng(11)
+    prompts = [random.integers(0, config.vocab_size, length).tolist() for length in (26, 1, 16, 31, 5, 32, 2, 9, 11)]
+    limits = [12, 16, 3, 16, 16, 7, 16, 1, 16]
+    one_by_one = [
+        generate_tokens(config, params, [prompt], max_new_tokens=limit)[0]
+        for prompt, limit in zip(prompts, limits, strict=True)
+    ]
+    for batch_size in (1, 3, 8):
+        assert generate_tokens(config, params, prompts, max_new_tokens=limits, batch_size=batch_size) == one_by_one
+
+
+@pytest.mark.parametrize(("unroll", "batch_size"), [(True, 1), (True, 3), (True, 8), (False, 8)])
+def test_logits_of_ragged_batches_equal_the_whole_sequence_to_rounding(config, params, unroll, batch_size):
+    random = np.random.default_rng(batch_size)
+    lengths = random.integers(1, 30, batch_size).astype(np.int32)
+    tokens = random.integers(0, config.vocab_size, (batch_size, 32)).astype(np.int32)
+    ready = decoding_parameters(config, params, unroll=unroll)
+    cache = (init_unrolled_cache if unroll else init_cache)(config, batch_size, 48)
+    request = decoding._pad_request(
+        config,
+        [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)],
+        *([4] * batch_size, range(batch_size), range(batch_size), [], 0, 0, Sampling(temperature=0.0)),
+    )
+    request = request._replace(tokens=request.tokens[:batch_size], lengths=request.lengths[:batch_size])
+
+    @jax.jit
+    def last_logits(ready, request, cache):
+        cache = program.prefill(ready, request, cache, config)
+        slots = request.lengths - 1
+        newest = np.arange(batch_size), slots
+        return program.decode(config, ready, request.tokens[newest][:, None], slots[:, None], cache, slots)[0][:, 0]
+
+    whole = np.asarray(full_forward(config, params, tokens))[np.arange(batch_size), lengths - 1]
+    np.testing.assert_allclose(last_logits(ready, jax.device_put(request), cache), whole, rtol=2e-5, atol=2e-5)
+
+
 def test_seeds_decide_the_draws(config, params):
     options = {"max_new_tokens": 16, "temperature": 1.0}
     same_prompt = [[1, 2, 3]] * 5
@@ -82,7 +120,7 @@ def test_seeds_decide_the_draws(config, params):
 def test_prompts_longer_than_a_chunk_are_read_in_chunks(config, params, monkeypatch):
     random = np.random.default_rng(1)
     prompts = [random.integers(0, config.vocab_size, length).tolist() for length in (100, 16, 17, 65, 1)]
-    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 16)
+    monkeypatch.setattr(program, "PREFILL_CHUNK", 16)
     # A configuration of its own, so that this program is in no other test's cache.
     chunked = generate_tokens(
         dataclasses.replace(config, max_position_embeddings=255), params, prompts, max_new_tokens=8
@@ -117,6 +155,15 @@ def test_stop_tokens_wait_for_the_minimum(config, params):
     assert len(waited) > 4 and first not in waited[:4]
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "top_p": 0.9}])
+def test_exact_length_is_not_ended_by_a_stop_token(config, params, prompts, options):
+    free = generate_tokens(config, params, prompts, max_new_tokens=16, **options)
+    stops = sorted({row[0] for row in free} | {row[7] for row in free})
+    exact = generate_tokens(config, params, prompts, max_new_tokens=16, min_new_tokens=16, stop_tokens=stops, **options)
+    assert [len(row) for row in exact] == [16] * len(prompts)
+    assert not set(stops) & {token for row in exact for token in row}
+
+
 def test_prompt_that_fills_the_context_is_continued_to_its_end(config, params):
     prompt = np.random.default_rng(2).integers(0, config.vocab_size, 250).tolist()
     ours = generate_tokens(config, params, [prompt], max_new_tokens=6)
@@ -124,12 +171,12 @@ def test_prompt_that_fills_the_context_is_continued_to_its_end(config, params):
 
 
 def test_many_lengths_share_few_compiled_programs(config, params):
-    before = decoding._decode_batch._cache_size()
+    before = program.decode_batch._cache_size()
     random = np.random.default_rng(3)
     for length in range(1, 33):
         prompt = random.integers(0, config.vocab_size, length).tolist()
         generate_tokens(config, params, [prompt], max_new_tokens=1 + length % 16, stop_tokens=[1, 2][: length % 3])
-    assert decoding._decode_batch._cache_size() - before <= 2
+    assert program.decode_batch._cache_size() - before <= 2
 
 
 @pytest.mark.parametrize("with_rules", [False, True])
@@ -165,9 +212,10 @@ def test_layers_apart_decode_to_the_same_tokens_as_the_stack(config, params, pro
     request = decoding._pad_request(
         config, prompts, [16] * 7, list(range(7)), list(range(7)), [], 0, 0, Sampling(temperature=0.0)
     )
-    program = decoding.Program(config, 16, None, True, False, False, ())
-    left, right = decoding._decode_batch(stacked, request, program), decoding._decode_batch(apart, request, program)
-    jax.tree.map(np.testing.assert_array_equal, left, right)
+    compiled = program.Program(config, 16, None, True, False, False, ())
+    left, right = (program.decode_batch(each, request, np.int32(16), compiled) for each in (stacked, apart))
+    for name in ("outputs", "counts", "done", "finite"):
+        np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
 
 
 def test_cache_has_the_shape_and_type_asked_for(config):
@@ -202,6 +250,8 @@ def test_cache_in_bfloat16_is_close_to_the_full_one(config, params, prompts):
         ([[1]], {"top_k": 0, "temperature": 1.0}, "top_k=0"),
         ([[1]], {"top_p": 0.0, "temperature": 1.0}, "top_p=0.0"),
         ([[1]], {"batch_size": 0}, "batch_size=0"),
+        ([[1]], {"min_new_tokens": -1}, "min_new_tokens=-1"),
+        ([[1]], {"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(config, params, prompts, options, words):

@@ -58,6 +58,14 @@ def test_texts_are_documents_continued_by_the_model(model, tokenizer, capsys):
         assert f"{result['prompt']}⟶{result['continuation']}" in printed
 
 
+def test_stop_strings_cut_the_texts(model):
+    free = generate(model, TEXTS, **QUICK)
+    stop = next(result["continuation"] for result in free if len(result["continuation"]) > 3)[2:4]
+    for result, whole in zip(generate(model, TEXTS, stop_strings=[stop], **QUICK), free, strict=True):
+        assert result["continuation"] == whole["continuation"].split(stop)[0]
+        assert result["stopped"] == (whole["stopped"] or stop in whole["continuation"])
+
+
 def test_run_folder_is_read_like_its_model(model):
     assert generate(model.parent, TEXTS[:1], **QUICK) == generate(model, TEXTS[:1], **QUICK)
 
