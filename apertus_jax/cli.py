@@ -31,6 +31,20 @@ class Command:
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     uses_jax: bool = True
     positional: str = ""  # the parameter that a bare argument sets
+    variants: dict[str, Command] = dataclasses.field(default_factory=dict)  # flag → what runs when it is given
+
+    @property
+    def function(self) -> str:
+        """The name by which gin knows it."""
+        return self.location.partition(":")[2]
+
+    def every_flag(self) -> list[str]:
+        """Returns its flags and those that choose a variant."""
+        return [*self.flags, *(flag for flag in self.variants if flag not in self.flags)]
+
+    def chosen(self, options: argparse.Namespace) -> Command:
+        """Returns the variant that the given flags ask for, or the command itself."""
+        return next((self.variants[flag] for flag in self.variants if getattr(options, flag) is not None), self)
 
 
 COMMANDS = {
@@ -96,6 +110,21 @@ COMMANDS = {
         "apertus evaluate --input=runs/mine/train --output=runs/mine/evaluation "
         "--gin.evaluate.store=\"'runs/mine/store'\"",
         {"input": "run", "output": "output"},
+        variants={
+            "tasks": Command(
+                "apertus_jax.evaluation.harness:evaluate_tasks",
+                "tasks of lm-evaluation-harness",
+                "apertus evaluate --tasks=apertus_demo --input=runs/mine/train --output=runs/mine/tasks",
+                {"input": "run", "output": "output", "tasks": "tasks"},
+            )
+        },
+    ),
+    "memorization": Command(
+        "apertus_jax.evaluation.memorization.audit:memorization",
+        "how much of planted probes a model gives back, word for word or nearly so",
+        "apertus memorization --input=runs/mine/train --output=runs/mine/audit "
+        "--gin.memorization.probes=\"'runs/mine/probes'\"",
+        {"input": "run", "output": "output"},
     ),
     "generate": Command(
         "apertus_jax.inference:generate",
@@ -123,6 +152,7 @@ PLAIN_FLAGS = {
     "steps": "training steps in all",
     "stage": "only this stage: plan, score, aggregate, decide, select, apply or finish",
     "task": "only this share of the work, INDEX/COUNT counted from 0",
+    "tasks": "names of evaluation tasks, with commas between them",
     "prompt": "text to continue (repeatable)",
 }
 
@@ -133,11 +163,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises UserError in place of printing the usage."""
         raise UserError(f"{message}; see {self.prog} --help")
-
-
-def function_name(command: Command) -> str:
-    """Returns the name by which gin knows a command."""
-    return command.location.partition(":")[2]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -166,8 +191,8 @@ def build_parser() -> argparse.ArgumentParser:
             help="bind one gin name, for example --gin.SEED=1 (repeatable)",
         )
         if command.positional:
-            sub.add_argument(command.positional, help=f"sets {function_name(command)}.{command.positional}")
-        for flag in command.flags:
+            sub.add_argument(command.positional, help=f"sets {command.function}.{command.positional}")
+        for flag in command.every_flag():
             details = {"prompt": {"action": "append"}, "steps": {"type": int}}.get(flag, {})
             sub.add_argument(f"--{flag}", help=PLAIN_FLAGS[flag], **details)
     return parser
@@ -191,15 +216,15 @@ def split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return others, bindings
 
 
-def plain_values(command: str, options: argparse.Namespace) -> dict[str, Any]:
+def plain_values(command: Command, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the parameters that the plain flags set."""
     values = {}
-    for flag, parameter in COMMANDS[command].flags.items():
+    for flag, parameter in command.flags.items():
         value = getattr(options, flag)
         if value is not None:
             values[parameter] = value
-    if positional := COMMANDS[command].positional:
-        values[positional] = getattr(options, positional)
+    if command.positional:
+        values[command.positional] = getattr(options, command.positional)
     return values
 
 
@@ -216,21 +241,26 @@ def prepare_jax() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {PROGRAM_ORDER_FLAG}=false"
 
 
-def call(command: str, gin_files: Sequence[str], bindings: Sequence[str], values: dict[str, Any]) -> Any:
+def call(command: Command, gin_files: Sequence[str], bindings: Sequence[str], values: dict[str, Any]) -> Any:
     """Parses the configuration and calls one command with it."""
-    if COMMANDS[command].uses_jax:
+    if command.uses_jax:
         prepare_jax()
     import gin  # after the environment is set: registering imports jax
 
     from apertus_jax import configuration
 
-    configuration.register([entry.location for entry in COMMANDS.values()])
+    configuration.register(locations())
     configuration.parse(gin_files, bindings)
-    function = function_name(COMMANDS[command])
     with gin.unlock_config():
         for parameter, value in values.items():
-            gin.bind_parameter(f"{function}.{parameter}", value)
-    return gin.get_configurable(function)()
+            gin.bind_parameter(f"{command.function}.{parameter}", value)
+    return gin.get_configurable(command.function)()
+
+
+def locations() -> list[str]:
+    """Returns where the functions of all commands and their variants live."""
+    commands = [each for command in COMMANDS.values() for each in (command, *command.variants.values())]
+    return [command.location for command in commands]
 
 
 def one_line(error: UserError) -> str:
@@ -271,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         others, bindings = split_gin_flags(arguments)
         options = build_parser().parse_args(others)
-        call(options.command, options.gin_file, bindings, plain_values(options.command, options))
+        command = COMMANDS[options.command].chosen(options)
+        call(command, options.gin_file, bindings, plain_values(command, options))
     except UserError as error:
         print(f"apertus: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT_STATUS

@@ -13,7 +13,7 @@ from apertus_jax.errors import UserError
 
 @pytest.fixture(autouse=True, scope="module")
 def registered():
-    configuration.register([command.location for command in cli.COMMANDS.values()])
+    configuration.register(cli.locations())
     yield
     gin.clear_config()
 

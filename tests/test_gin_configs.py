@@ -71,9 +71,14 @@ WSD = {
 }
 
 
+# Names that scripts in experiments/ add to those of the commands.
+EXPERIMENT_NAMES = ["goldfish_ablation_settings:GoldfishAblation"]
+
+
 @pytest.fixture(autouse=True)
-def registered():
-    configuration.register([command.location for command in cli.COMMANDS.values()])
+def registered(monkeypatch):
+    monkeypatch.syspath_prepend(str(configuration.GIN_CONFIGS.parent / "experiments"))
+    configuration.register([*cli.locations(), *EXPERIMENT_NAMES])
     yield
     gin.clear_config()
 

@@ -30,7 +30,7 @@ GIN = "--gin_file=models/test_1m.gin"
         (["pretrain", GIN, "--gin.A.b=[1,"], ["bracket or quote is never closed"]),
         (["pretrain", GIN, "--gin.A.b==3"], ["A.b = =3", "NAME.PARAMETER = VALUE"]),
         (["pretrain", "--gin_file=recipes/apertus.gin"], ["%PEAK_LEARNING_RATE", "--gin.PEAK_LEARNING_RATE=VALUE"]),
-        (["run", "--gin.run.stages=['train']"], ["'train'", "known stages are tokenize, pretrain"]),
+        (["run", "--gin.run.stages=['train']"], ["'train'", "known stages are overlay"]),
         (["evaluate"], ["no value for run", "evaluate.run"]),
     ],
     ids=lambda value: " ".join(value) or "(nothing)" if value and isinstance(value, list) else None,
@@ -141,10 +141,10 @@ def test_examples_in_the_help_can_be_parsed(command):
     words = shlex.split(cli.COMMANDS[command].example)[1:]
     others, bindings = cli.split_gin_flags(words)
     options = cli.build_parser().parse_args(others)
-    configuration.register([entry.location for entry in cli.COMMANDS.values()])
+    configuration.register(cli.locations())
     configuration.parse([name for name in options.gin_file if name != "my.gin"], bindings)
     parameters = configuration.signature(cli.COMMANDS[command].location.partition(":")[2]).parameters
-    assert set(cli.plain_values(command, options)) <= set(parameters)
+    assert set(cli.plain_values(cli.COMMANDS[command], options)) <= set(parameters)
 
 
 def test_help_comes_at_once_without_jax():
