@@ -10,8 +10,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from apertus_jax.data.tokenizer import Tokenizer
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.memorization.extraction import suffix_log_probabilities
@@ -170,11 +168,10 @@ def cell_rows(cell: Cell, probes: Sequence[AuditProbe], model: AuditedModel) -> 
     scored = model.score([*prompts, *prompts], [*references, *generated])
     of_true, of_generated = scored[: len(asked)], scored[len(asked) :]
     if cell.strategy == NUCLEUS:
-        log_p = suffix_log_probabilities(
-            model.config, model.params, prompts, references, (model.nucleus,), model.scorer.batch_tokens
-        )[0]
+        schemes, batch_tokens = (model.nucleus,), model.scorer.batch_tokens
+        (log_p,) = suffix_log_probabilities(model.config, model.params, prompts, references, schemes, batch_tokens)
     else:
-        log_p = np.array([0.0 if each.is_greedy else -np.inf for each in of_true])
+        log_p = [0.0 if new == true else -math.inf for new, true in zip(generated, references, strict=True)]
     for place, probe in enumerate(asked):
         yield {
             "probe": probe.probe,
@@ -193,5 +190,5 @@ def cell_rows(cell: Cell, probes: Sequence[AuditProbe], model: AuditedModel) -> 
             "log_p_true_suffix": float(log_p[place]) if math.isfinite(log_p[place]) else None,
             "prefix": prompts[place][1:],
             "true_suffix": references[place],
-            "generated_suffix": np.asarray(generated[place]).tolist(),
+            "generated_suffix": generated[place],
         }

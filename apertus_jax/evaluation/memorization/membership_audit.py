@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from apertus_jax.evaluation.intervals import Estimate
@@ -19,7 +21,7 @@ from apertus_jax.evaluation.memorization.membership import (
 )
 from apertus_jax.evaluation.memorization.probes import AuditProbe
 from apertus_jax.evaluation.scoring import LikelihoodScorer, ScoringRequest
-from apertus_jax.objectives import LossMask, combine_masks
+from apertus_jax.objectives import Batch, LossMask, combine_masks
 
 ROWS_AT_ONCE = 16
 SMALLEST_LENGTH = 32
@@ -114,6 +116,7 @@ def labels_in_loss(candidates: Sequence[Candidate], bod_id: int, loss_masks: Seq
     Rows are padded on the right to a power of two, which no mask that looks back can see.
     """
     kept: list[np.ndarray] = [np.zeros(0, bool)] * len(candidates)
+    weigh = _weights_of(tuple(loss_masks))
     order = sorted(range(len(candidates)), key=lambda number: len(candidates[number].ids))
     for start in range(0, len(order), ROWS_AT_ONCE):
         numbers = order[start : start + ROWS_AT_ONCE]
@@ -126,10 +129,16 @@ def labels_in_loss(candidates: Sequence[Candidate], bod_id: int, loss_masks: Seq
             tokens[row, 1 : 1 + len(candidates[number].ids)] = candidates[number].ids
             keys[row] = candidates[number].document_key
         batch = {"tokens": tokens, "segment_ids": np.zeros((ROWS_AT_ONCE, length), np.int32), "document_keys": keys}
-        weights = np.asarray(combine_masks(loss_masks, batch))
+        weights = np.asarray(weigh(batch))
         for row, number in enumerate(numbers):
             kept[number] = weights[row, : len(candidates[number].ids)] > 0
     return kept
+
+
+@functools.lru_cache(maxsize=8)
+def _weights_of(loss_masks: tuple[LossMask, ...]) -> Callable[[Batch], jax.Array]:
+    """Returns the compiled weights of a batch, so that masks asked for again are not compiled again."""
+    return jax.jit(functools.partial(combine_masks, loss_masks))
 
 
 def _masks_something(documents: Sequence[DocumentStatistics], is_member: Sequence[bool]) -> bool:

@@ -169,14 +169,12 @@ def key_degeneracy(documents: Sequence[Sequence[int]], k: int = 50, h: int = 50)
     Raises:
       UserError: no document has h labels.
     """
-    keys = [
-        np.asarray(megatron_keys(jnp.asarray(np.asarray(ids, np.int32)[None]), h))[0, h - 1 :]
-        for ids in documents
-        if len(ids) >= h
-    ]
-    if not keys:
+    long_enough = [np.asarray(ids, np.int32) for ids in documents if len(ids) >= h]
+    if not long_enough:
         raise UserError(f"no document has the {h} labels of one window; give longer documents or lower h")
-    found = np.concatenate(keys)
+    keys = np.asarray(megatron_keys(jnp.asarray(np.concatenate(long_enough)[None]), h))[0]
+    place_in_document = np.concatenate([np.arange(len(ids)) for ids in long_enough])
+    found = keys[place_in_document >= h - 1]
     _, counts = np.unique(found, return_counts=True)
     drops = hash_table()[found].astype(np.float64) * k < 2**24
     return KeyDegeneracy(
