@@ -18,15 +18,16 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from apertus_jax.cli import prepare_jax
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/apertus_jax/compiled").expanduser()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+if __name__ == "__main__":
+    prepare_jax()  # jax reads the environment when it is imported
 
 import gin  # noqa: E402
 import numpy as np  # noqa: E402

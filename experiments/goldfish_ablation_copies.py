@@ -36,10 +36,14 @@ class Leak:
         return 1 - self.masked_everywhere / self.masked_here if self.masked_here else float("nan")
 
 
-def near_copies(text: str, tokenizer: Tokenizer, seed: int) -> dict[str, np.ndarray]:
-    """Returns edit → ids int32[n] without boundary tokens; the first is the text as it is."""
+def near_copies(text: str, tokenizer: Tokenizer, seed: int, length: int) -> dict[str, np.ndarray]:
+    """Returns edit → ids int32[n] without boundary tokens; the first is the text as it is.
+
+    The one word that is changed lies a quarter into the first `length` tokens.
+    """
     rng = np.random.default_rng(seed)
     words = text.split(" ")
+    quarter = tokenizer.decode(tokenizer.encode(text)[: length // 4]).count(" ")
     texts = {
         "as it is": text,
         "lines of 60": textwrap.fill(text, 60),
@@ -47,17 +51,16 @@ def near_copies(text: str, tokenizer: Tokenizer, seed: int) -> dict[str, np.ndar
         "a paragraph a sentence": re.sub(r"([.:;?!]) ", "\\1\n\n", text),
         "double spaces": " ".join(word + (" " if rng.random() < 0.15 else "") for word in words),
         "a leading space": " " + text,
-        "one word changed": " ".join(_with_other_word(words, rng)),
+        "one word changed": " ".join(_with_other_word(words, quarter, rng)),
     }
     copies = dict(zip(texts, tokenizer.encode_batch(list(texts.values())), strict=True))
     copies["re-tokenised"] = split_tokens(copies["as it is"], tokenizer, rng)
     return copies
 
 
-def _with_other_word(words: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """The words with one of them, a quarter into the text, replaced by another of them."""
+def _with_other_word(words: Sequence[str], place: int, rng: np.random.Generator) -> list[str]:
+    """The words with the one at `place` replaced by another of them."""
     changed = list(words)
-    place = len(words) // 4
     changed[place] = next(word for word in rng.permutation(words) if word != words[place])
     return changed
 

@@ -125,7 +125,7 @@ def plant(settings: GoldfishAblation, texts: Texts, seed: int) -> Planted:
     exposure = np.repeat(settings.exposures, settings.probes)
     copies = []
     for number in chosen[wanted:].tolist():
-        edits = near_copies(texts.pool[number].text, tokenizer, seed)
+        edits = near_copies(texts.pool[number].text, tokenizer, seed, length)
         copies.append({edit: as_document(tokenizer, ids[: length - 1]) for edit, ids in edits.items()})
     keys = np.array([document_key(texts.pool[number].document_id) for number in chosen], np.uint32)
 

@@ -129,7 +129,7 @@ class Twins:
         return state.params, [float(loss) for loss in losses]
 
     def losses_of(self, params: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows int32[N, T+1] → cross-entropy float32[N, T], and whether the likeliest token is the label, bool[N, T]."""
+        """Rows int32[N, T+1] → cross-entropy float32[N, T], and bool[N, T]: the likeliest token is the label."""
         padding = -len(rows) % ROWS_AT_ONCE
         padded = np.concatenate([rows, np.zeros((padding, rows.shape[1]), rows.dtype)])
         segments, positions = segment_ids_and_positions(padded[:, :-1], self.texts.tokenizer.eod_id)
@@ -208,6 +208,7 @@ def measure(
         "rows": len(planted.rows),
         "steps": len(losses),
         "tokens": int(planted.rows[:, 1:].size),
+        "first_loss": losses[0],
         "final_loss": float(np.mean(losses[-10:])),
         "drop_rate": drop_rates(planted, masks),
         "probes": probes,
