@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 import sys
 
 import jax
@@ -182,6 +183,12 @@ def test_chat_format_asks_in_turns(root, tmp_path):
     prompt, answer = asked(tmp_path / "results", "apertus_demo_few_shot")
     turns = "<s><system>Be brief.<user>Fire is<assistant>hot<user>Snow is usually<assistant>"
     assert prompt == turns and answer.strip() == "white" and results["config"]["chat_template"] == template
+
+
+def test_importing_the_room_needs_neither_the_harness_nor_what_it_brings():
+    absent = ["lm_eval", "jinja2", "datasets", "torch", "transformers"]
+    code = f"import sys\nfor name in {absent}: sys.modules[name] = None\nimport apertus_jax.evaluation.harness"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_the_harness_the_way_to_get_it_is_told(root, tmp_path, monkeypatch):

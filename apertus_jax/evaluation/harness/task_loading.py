@@ -10,15 +10,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import jinja2.sandbox
+from typing import TYPE_CHECKING, Any
 
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.harness import local_data
 from apertus_jax.evaluation.harness.macros import DATA_FOLDER
 from apertus_jax.evaluation.harness.task_rules import HOW_TO_ALLOW, check_task_folder, local_files
+
+if TYPE_CHECKING:
+    import jinja2
 
 OWN_FOLDER = Path(DATA_FOLDER)
 DEMO_FOLDER = OWN_FOLDER / "apertus_demo"
@@ -118,6 +118,8 @@ def guarded(allow_code: bool = False) -> Iterator[None]:
 @contextlib.contextmanager
 def task_errors(names: str) -> Iterator[None]:
     """Turns what the harness raises over a bad task file or document into one line."""
+    import jinja2.exceptions  # comes with lm_eval; the runtime does without
+
     try:
         yield
     except jinja2.exceptions.SecurityError as error:
@@ -228,6 +230,8 @@ def _check_task(name: str, task: Any) -> None:
 
 
 def _sandbox(original: jinja2.Environment) -> jinja2.Environment:
+    import jinja2.sandbox
+
     sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(
         loader=jinja2.BaseLoader(), undefined=original.undefined, keep_trailing_newline=original.keep_trailing_newline
     )

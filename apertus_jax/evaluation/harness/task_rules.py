@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
-import jinja2.nodes
-import jinja2.sandbox
 import yaml
 
 from apertus_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import jinja2
 
 # Builders of the `datasets` library that read plain data. Others unpickle, query databases or run scripts.
 PLAIN_FORMATS = ("json", "csv", "parquet", "text", "arrow")
@@ -180,6 +181,9 @@ def template_refusals(template: str) -> list[str]:
 
     Calls of methods of strings and lists stay allowed: the sandbox decides about those when it renders.
     """
+    import jinja2.nodes  # comes with lm_eval; the runtime does without
+    import jinja2.sandbox
+
     try:
         tree = jinja2.sandbox.SandboxedEnvironment().parse(template)
     except jinja2.TemplateSyntaxError as error:
@@ -198,6 +202,8 @@ def template_refusals(template: str) -> list[str]:
 
 
 def _accessed_name(node: jinja2.nodes.Node) -> object:
+    import jinja2.nodes
+
     if isinstance(node, jinja2.nodes.Getattr):
         return node.attr
     if isinstance(node, jinja2.nodes.Getitem):
