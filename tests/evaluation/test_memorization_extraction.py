@@ -95,6 +95,22 @@ def test_tiled_probabilities_equal_the_reference_and_the_decoder():
         np.testing.assert_allclose(ours.reshape(21), decoder, rtol=1e-5, atol=1e-6)
 
 
+def test_nucleus_of_a_large_vocabulary_equals_the_reference():
+    """All signs and sizes of logits, both zeros, and columns of equal ones; the tail of a nucleus of nearly all."""
+    generator = np.random.default_rng(6)
+    scores = (generator.normal(size=(40, 700)) * generator.choice([0.01, 1, 10], (40, 1)) - 3).astype(np.float32)
+    scores[::4] = np.round(scores[::4])
+    scores[1, ::2] = -0.0
+    schemes = tuple(Sampling(1.0, top_p=top_p) for top_p in (0.1234, 0.9, 0.999))
+    targets = np.argsort(-scores, axis=-1, kind="stable")[np.arange(40), generator.integers(0, 700, 40) // 3]
+    run = jax.jit(extraction.scheme_log_probabilities, static_argnums=(3,))
+    found = np.asarray(run(scores[None], jnp.eye(700), targets[None], schemes))[:, 0]
+    for scheme, ours in zip(schemes, found, strict=True):
+        expected = extraction.token_log_probabilities(scores, targets, scheme)
+        np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
+    assert 10 < np.isfinite(found).sum() < 110
+
+
 def test_logits_of_the_whole_batch_never_exist():
     def shapes(jaxpr):
         for equation in jaxpr.eqns:

@@ -232,22 +232,62 @@ def _teacher_forced(config, schemes, params, tokens, starts, targets):
 
 
 def _log_probabilities_of_tile(logits: jax.Array, targets: jax.Array, scheme: Sampling) -> jax.Array:
-    """float32[B, t, V], int32[B, t] → float32[B, t]. Sorting values is enough: the target's rank says if it is kept."""
+    """float32[B, t, V], int32[B, t] → float32[B, t]."""
     if scheme.greedy:
         return jnp.where(jnp.argmax(logits, axis=-1) == targets, 0.0, -jnp.inf)
     scaled = logits / scheme.temperature
     target = jnp.take_along_axis(scaled, targets[..., None], axis=-1)
     if not scheme.truncated:
         return target[..., 0] - jax.nn.logsumexp(scaled, axis=-1)
-    ids = jax.lax.broadcasted_iota(jnp.int32, scaled.shape, 2)
-    rank = ((scaled > target) | ((scaled == target) & (ids < targets[..., None]))).sum(axis=-1, keepdims=True)
-    vocabulary = scaled.shape[-1]
-    ranked = jax.lax.top_k(scaled, min(scheme.top_k or vocabulary, vocabulary))[0]
+    lower_id = jax.lax.broadcasted_iota(jnp.int32, scaled.shape, 2) < targets[..., None]
+    find = _nucleus_of_all if scheme.top_k is None else _nucleus_of_top_k
+    is_kept, normalizer = find(scaled, target, lower_id, scheme)
+    return jnp.where(is_kept, target - normalizer, -jnp.inf)[..., 0]
+
+
+def _nucleus_of_top_k(scaled, target, lower_id, scheme):
+    """→ whether the target is kept, log of the kept tokens' mass; [B, t, 1] each. The target's rank decides."""
+    ranked = jax.lax.top_k(scaled, min(scheme.top_k, scaled.shape[-1]))[0]
     probabilities = jax.nn.softmax(ranked, axis=-1)
     mass_before = jnp.cumsum(probabilities, axis=-1) - probabilities
     kept = ((mass_before < scheme.top_p) | (scheme.top_p >= 1.0)).at[..., 0].set(True)
+    rank = ((scaled > target) | ((scaled == target) & lower_id)).sum(axis=-1, keepdims=True)
     normalizer = jax.nn.logsumexp(jnp.where(kept, ranked, -jnp.inf), axis=-1, keepdims=True)
-    return jnp.where(rank < kept.sum(axis=-1, keepdims=True), target - normalizer, -jnp.inf)[..., 0]
+    return rank < kept.sum(axis=-1, keepdims=True), normalizer
+
+
+def _nucleus_of_all(scaled, target, lower_id, scheme):
+    """As `_nucleus_of_top_k`, of the whole vocabulary without sorting it, which takes a CPU eight times as long.
+
+    The nucleus ends at the greatest value such that it and all above reach top_p. It is found by halving the range of
+    the values' bit patterns, which as integers are in the order of the values.
+    """
+    log_total = jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
+    probabilities = jnp.exp(scaled - log_total)
+    keys, target_key = _ordered_bits(scaled), _ordered_bits(target)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low & high) + ((low ^ high) >> 1)
+        mass = jnp.where(keys >= middle, probabilities, 0).sum(axis=-1, keepdims=True)
+        return jnp.where(mass >= scheme.top_p, middle, low), jnp.where(mass >= scheme.top_p, high, middle)
+
+    bounds = keys.min(axis=-1, keepdims=True), keys.max(axis=-1, keepdims=True) + 1
+    last, _ = jax.lax.fori_loop(0, 32, halve, bounds)
+    mass_above = jnp.where(keys > last, probabilities, 0).sum(axis=-1, keepdims=True)
+    ties = keys == last
+    each = jnp.where(ties, probabilities, 0).max(axis=-1, keepdims=True)
+    wanted = jnp.ceil((scheme.top_p - mass_above) / each)
+    kept_ties = jnp.clip(wanted, 1, ties.sum(axis=-1, keepdims=True))
+    ties_before = (ties & lower_id).sum(axis=-1, keepdims=True)
+    is_kept = (target_key > last) | ((target_key == last) & (ties_before < kept_ties))
+    return is_kept, log_total + jnp.log(mass_above + kept_ties * each)
+
+
+def _ordered_bits(values: jax.Array) -> jax.Array:
+    """float32[…] → int32[…] in the same order; both zeros give 0."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.int32(0x7FFFFFFF), bits)
 
 
 def _log_hazard(log_probability: np.ndarray) -> np.ndarray:
