@@ -213,7 +213,9 @@ def _configure(tasks: Mapping[str, Any], num_fewshot: int | None, max_gen_toks: 
         shots = task.get_config("num_fewshot")
         examples = len(list(task.fewshot_docs() or ())) if shots else 0
         if shots and examples < shots:
-            raise UserError(f"task {name} has {examples} examples for {shots}-shot prompts; lower evaluate.num_fewshot")
+            raise UserError(
+                f"task {name} has {examples} examples for {shots}-shot prompts; lower evaluate_tasks.num_fewshot"
+            )
         if max_gen_toks is not None and task.OUTPUT_TYPE == "generate_until":
             task.set_config(key="generation_kwargs", value={"max_gen_toks": max_gen_toks}, update=True)
         task.set_fewshot_seed(seed=seed)

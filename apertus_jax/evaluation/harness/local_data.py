@@ -180,5 +180,5 @@ def _missing_dataset(config: Any, task_data: str | None) -> Iterator[None]:
         copy = f"{folder}/{str(config.dataset_path).replace('/', '--')}/{name}SPLIT.jsonl"
         raise UserError(
             f"task {config.task} needs the dataset {config.dataset_path}, which is not on this machine; "
-            f"put local copies at {copy} and give evaluate.task_data = '{folder}'"
+            f"put local copies at {copy} and give evaluate_tasks.task_data = '{folder}'"
         ) from error

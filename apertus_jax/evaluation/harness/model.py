@@ -176,7 +176,7 @@ class HarnessModel(TemplateLM):
             if settings.budget >= self.max_length:
                 raise UserError(
                     f"task {_task(request)} wants {settings.budget} new tokens, but the model's context is "
-                    f"{self.max_length}; lower max_gen_toks (evaluate.max_gen_toks) or use a longer context"
+                    f"{self.max_length}; lower max_gen_toks (evaluate_tasks.max_gen_toks) or use a longer context"
                 )
             groups.setdefault(settings, []).append(number)
         texts = [""] * len(requests)

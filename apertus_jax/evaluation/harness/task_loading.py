@@ -218,7 +218,9 @@ def _refuse_unsafe(wanted: Sequence[str], index: Mapping[str, Any]) -> None:
     known, _ = _reachable(wanted, index)
     for name in known:
         if (index[name].cfg or {}).get("unsafe_code"):
-            raise UserError(f"task {name} runs code that the model writes; allow it with evaluate.allow_code = True")
+            raise UserError(
+                f"task {name} runs code that the model writes; allow it with evaluate_tasks.allow_code = True"
+            )
 
 
 def _check_task(name: str, task: Any) -> None:

@@ -43,7 +43,7 @@ HARMLESS_FOR_OTHERS = {
 }
 STANDARD_TAGS = "tag:yaml.org,2002:"
 UNSAFE_TAGS = "tag:yaml.org,2002:python"
-HOW_TO_ALLOW = "read it, and allow it with evaluate.allow_code = True if you trust it"
+HOW_TO_ALLOW = "read it, and allow it with evaluate_tasks.allow_code = True if you trust it"
 
 
 @dataclasses.dataclass(frozen=True)
