@@ -96,7 +96,7 @@ def test_tiled_probabilities_equal_the_reference_and_the_decoder():
 
 
 def test_nucleus_of_a_large_vocabulary_equals_the_reference():
-    """All signs and sizes of logits, both zeros, and columns of equal ones; the tail of a nucleus of nearly all."""
+    """All signs and sizes of logits, and columns of equal ones; the tail of a nucleus of nearly all."""
     generator = np.random.default_rng(6)
     scores = (generator.normal(size=(40, 700)) * generator.choice([0.01, 1, 10], (40, 1)) - 3).astype(np.float32)
     scores[::4] = np.round(scores[::4])
@@ -109,6 +109,8 @@ def test_nucleus_of_a_large_vocabulary_equals_the_reference():
         expected = extraction.token_log_probabilities(scores, targets, scheme)
         np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)
     assert 10 < np.isfinite(found).sum() < 110
+    values = jnp.array([-np.inf, -3e38, -1.5, -1e-30, -0.0, 0.0, 1e-30, 2.5, 3e38, np.inf], jnp.float32)
+    assert np.sign(np.diff(np.asarray(extraction._ordered_bits(values), np.int64))).tolist() == [1] * 4 + [0] + [1] * 4
 
 
 def test_logits_of_the_whole_batch_never_exist():
