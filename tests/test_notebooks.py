@@ -68,6 +68,12 @@ def goldfish(executed):
     return executed(next(path for path in NOTEBOOKS if path.stem == "goldfish_masks"))[1]
 
 
+@pytest.fixture(scope="module")
+def memorization(executed):
+    """What the notebook of the memorization audit found."""
+    return executed(next(path for path in NOTEBOOKS if path.stem == "memorization_audit"))[1]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_and_leaves_figures(executed, path):
     notebook, figures = executed(path)
@@ -161,3 +167,31 @@ def test_goldfish_keeps_a_model_from_reciting_what_it_learns(goldfish):
     assert free["last_loss_dropped"] < 0.3 * free["first_loss"]
     assert masked["last_loss_dropped"] > 3 * masked["last_loss_kept"]
     assert masked["longest_recited_run"] < 0.5 * free["longest_recited_run"]
+
+
+def test_audit_tells_the_reciting_twin_from_the_one_under_the_mask(memorization):
+    """Rouge-L near 1 with plain loss; the mask leaves less than half of its excess over control, and no exact recall."""
+    recall, excess = memorization["rouge_l"], memorization["excess"]
+    assert recall["plain loss"]["128"] > 0.9 and memorization["exact"]["plain loss"] >= 3
+    assert recall["plain loss"]["1"] < 0.25
+    assert excess["plain loss"]["lower"] > 0.5
+    assert excess["goldfish, k = 4"]["value"] < 0.5 * excess["plain loss"]["value"]
+    assert memorization["exact"]["goldfish, k = 4"] == 0
+
+
+def test_masked_tokens_do_not_tell_that_a_text_was_seen_and_unmasked_ones_do(memorization):
+    plain, masked = memorization["membership"]["plain loss"], memorization["membership"]["goldfish, k = 4"]
+    assert min(plain.values()) > 0.95 and masked["unmasked"] > 0.95
+    assert masked["masked"] < 0.85
+
+
+@pytest.mark.parametrize("strategy", ["document", "megatron"])
+def test_other_editions_uncover_what_exact_copies_keep_hidden(memorization, strategy):
+    found = memorization["hidden_left"][strategy]
+    assert found["exact copies"] == found["editions"][0] == 1
+    assert found["editions"] == sorted(found["editions"], reverse=True) and found["editions"][-1] < 0.15
+
+
+def test_products_of_50_ids_share_a_key_and_products_of_13_do_not(memorization):
+    assert memorization["zero_keys"]["50"] == pytest.approx(0.09, abs=0.02)
+    assert memorization["zero_keys"]["13"] < 1e-3

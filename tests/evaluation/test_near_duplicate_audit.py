@@ -89,6 +89,11 @@ def test_changed_words_are_not_counted_as_shown(tokenizer):
     ids = [[1, 2, 3, 4], [1, 9, 3, 4]]
     leak = leak_of_copies(ids, [np.zeros(4, bool), np.array([True, True, False, True])], "tokens")
     assert (leak.union, leak.masked_in_all, leak.hidden_left, leak.present) == (0.5, 0.5, 0.5, 0.75)
+    # A word put in front moves all places: the mask is read where the copy has the unit.
+    moved = leak_of_copies(
+        [[1, 2, 3], [9, 1, 2, 3]], [np.zeros(3, bool), np.array([True, True, False, False])], "tokens"
+    )
+    assert (moved.union, moved.never_masked, moved.present) == (1 / 3, 0.0, 1.0)
 
 
 def test_cluster_key_is_handed_to_masks_that_use_it(passages, tokenizer):

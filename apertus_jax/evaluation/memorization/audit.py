@@ -127,7 +127,7 @@ def memorization(
       batch_size: prompts decoded together; decides nothing but speed and memory.
       top: recitations shown in the report.
       seed: of the bootstrap intervals.
-      progress: shows a bar on a terminal.
+      progress: shows a bar on a terminal, and prints the verdict.
 
     Raises:
       UserError: no model, tokenizer or probes; probes or a context that are too short; an audit with other settings in
@@ -160,7 +160,7 @@ def memorization(
         "seed": seed,
     }
     if artifacts.already_built(output, KIND, inputs):
-        return _shown(json.loads((epath.Path(output) / RESULTS_FILE).read_text()))
+        return _shown(json.loads((epath.Path(output) / RESULTS_FILE).read_text()), progress)
     root = _open_folder(output, inputs)
     with acquire_lease(root / LEASE):
         audit = _Audit(root, inputs, cells, asked, tokenizer)
@@ -181,7 +181,7 @@ def memorization(
         }
         results["verdict"] = verdict(results["conditions"], prefix, strategies)
         _finish(audit, results, rows, top)
-    return _shown(results)
+    return _shown(results, progress)
 
 
 def _finish(audit: _Audit, results: dict[str, Any], rows: list[dict[str, Any]], top: int) -> None:
@@ -325,11 +325,12 @@ def _describe_buckets(probes: Sequence[AuditProbe], filters: Filters, exposures:
     return described
 
 
-def _shown(results: dict[str, Any]) -> dict[str, Any]:
-    """Prints the verdict and returns the results."""
+def _shown(results: dict[str, Any], wanted: bool) -> dict[str, Any]:
+    """Returns the results, after printing the verdict where that is wanted."""
     from rich.console import Console
 
-    Console(stderr=True).print(results["verdict"]["line"], markup=False, highlight=False)
+    if wanted:
+        Console().print(results["verdict"]["line"], markup=False, highlight=False, soft_wrap=True)
     return results
 
 
