@@ -52,6 +52,9 @@ def write_report(
         f"{len(settings.arms)} arms × {len(settings.seeds)} seeds; prefix {settings.prefix}, suffix {settings.suffix} "
         f"tokens, greedy; {settings.probes} probes per bucket and seed; 95 % bootstrap intervals over probes",
     )
+    report.heading("Claims")
+    claims = [(row["claim"], f"{row['found']:.4f}", "yes" if row["holds"] else "no") for row in summary["claims"]]
+    report.table(("claim", "found", "holds"), claims)
     report.heading("Recall against exposure")
     report.note("Rouge-L of the greedy continuation; a probe that was never read gives the level of unrelated text.")
     report.figure(_curves(settings, summary))

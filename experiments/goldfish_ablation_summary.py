@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from goldfish_ablation_settings import STANDARD, GoldfishAblation
+from goldfish_ablation_settings import STANDARD, GoldfishAblation, parse_arm
 
 from apertus_jax.evaluation.intervals import (
     Estimate,
@@ -20,21 +20,43 @@ from apertus_jax.evaluation.intervals import (
 METRICS = ("rouge_l", "lccs", "exact_match", "prefix_match", "edit_similarity")
 EVERYTHING = "all"
 SEED = 20
+SMALLEST_STANDARD_EXCESS = 0.2
+LARGEST_SHARE = {50: 0.5, 4: 0.15}  # of the standard arm's excess, by k
 Figures = Mapping[str, Any]
 
 
 def summarise(settings: GoldfishAblation, results: Sequence[Figures], refused: int) -> dict[str, Any]:
     """Returns the content of results.json."""
     by_arm = {arm: [figures for figures in results if figures["arm"] == arm] for arm in settings.arms}
+    arms = {arm: _arm(settings, by_arm, arm) for arm in settings.arms}
     return {
+        "claims": _claims(arms),
         "settings": dataclasses.asdict(settings),
         "parameters": settings.model.num_parameters,
         "tokens_per_training": results[0]["tokens"],
         "steps_per_training": results[0]["steps"],
         "chapters_refused_for_shared_13grams": refused,
         "minutes_of_all_trainings": sum(figures["seconds"]["all"] for figures in results) / 60,
-        "arms": {arm: _arm(settings, by_arm, arm) for arm in settings.arms},
+        "arms": arms,
     }
+
+
+def _claims(arms: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the experiment is to show, what was found, and whether it holds."""
+    lower = arms[STANDARD]["excess"]["lower"]
+    claim = f"without a mask the interval of the excess Rouge-L is above {SMALLEST_STANDARD_EXCESS}"
+    claims = [{"claim": claim, "found": lower, "holds": bool(lower > SMALLEST_STANDARD_EXCESS)}]
+    for name, arm in arms.items():
+        limit = LARGEST_SHARE.get(parse_arm(name).k)
+        if limit is not None:
+            share = arm["excess_over_standard"]["value"]
+            claim = f"{name}: excess at most {limit} of that without a mask"
+            claims.append({"claim": claim, "found": share, "holds": bool(share <= limit)})
+        if name != STANDARD:
+            test = arm["held_out"][EVERYTHING]
+            claim = f"{name}: held-out loss within ± {test['margin']:.1%}"
+            claims.append({"claim": claim, "found": test["difference"], "holds": test["equivalent"]})
+    return claims
 
 
 def _arm(settings: GoldfishAblation, by_arm: Mapping[str, Sequence[Figures]], arm: str) -> dict[str, Any]:

@@ -189,6 +189,7 @@ def check_report(folder, settings, summary):
         assert 0 <= low <= found["recall"]["0"]["rouge_l"]["value"] <= high <= 1
         assert "English" in found["held_out"] and found["held_out"]["all"]["loss"] > 0
     assert summary["arms"]["none"]["held_out"]["all"]["difference"] == 0
+    assert len(summary["claims"]) == 2 * len(settings.arms) - 1
 
 
 @pytest.mark.slow
