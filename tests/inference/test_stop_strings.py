@@ -58,6 +58,11 @@ def test_random_token_sequences_are_cut_as_defined():
     assert crossing > 500
 
 
+def test_earliest_stop_string_cuts_when_one_token_completes_several():
+    cut = cut_tokens([0, 6, 1], decode, ["c", "bc", "abc", "ab"])
+    assert (cut.text, cut.tokens, cut.stop_string) == ("a", [0, 6], "abc")
+
+
 def test_decoding_stops_soon_after_the_stop_string(config, params, prompts, monkeypatch):
     """Not at the end of the budget: the loop is left once every text has its stop string."""
     steps = []
