@@ -170,7 +170,7 @@ def test_goldfish_keeps_a_model_from_reciting_what_it_learns(goldfish):
 
 
 def test_audit_tells_the_reciting_twin_from_the_one_under_the_mask(memorization):
-    """Rouge-L near 1 with plain loss; the mask leaves less than half of its excess over control, and no exact recall."""
+    """Rouge-L near 1 with plain loss; the mask leaves less than half of its excess over control, nothing exactly."""
     recall, excess = memorization["rouge_l"], memorization["excess"]
     assert recall["plain loss"]["128"] > 0.9 and memorization["exact"]["plain loss"] >= 3
     assert recall["plain loss"]["1"] < 0.25

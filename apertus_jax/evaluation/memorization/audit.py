@@ -28,7 +28,7 @@ from apertus_jax.errors import UserError
 from apertus_jax.evaluation.memorization.canaries import read_canaries
 from apertus_jax.evaluation.memorization.canary_audit import canary_groups, canary_rows
 from apertus_jax.evaluation.memorization.excess import Filters, summarize, verdict
-from apertus_jax.evaluation.memorization.grid import AuditedModel, Cell, cell_rows, check_grid, grid_cells
+from apertus_jax.evaluation.memorization.grid import ID_FIELDS, AuditedModel, Cell, cell_rows, check_grid, grid_cells
 from apertus_jax.evaluation.memorization.membership_audit import (
     Candidate,
     CandidateSet,
@@ -167,7 +167,7 @@ def memorization(
         if token_store is not None:
             audit = _with_overlap(audit, probes, token_store)
         model = AuditedModel(*load_model(run), tokenizer, batch_size, nucleus)
-        rows = _compute(audit, model, progress)
+        rows, closest = _compute(audit, model, top, progress)
         sets = [*probe_sets(audit.probes), *_document_set(tokenizer, members, non_members)]
         results = {
             "verdict": None,
@@ -180,17 +180,21 @@ def memorization(
             "canaries": _canaries(audit, model, canaries),
         }
         results["verdict"] = verdict(results["conditions"], prefix, strategies)
-        _finish(audit, results, rows, top)
+        _finish(audit, results, rows, closest)
     return _shown(results, progress)
 
 
-def _finish(audit: _Audit, results: dict[str, Any], rows: list[dict[str, Any]], top: int) -> None:
+def _finish(audit: _Audit, results: dict[str, Any], rows: list[dict[str, Any]], closest: list[dict[str, Any]]) -> None:
     """Writes the tables and the report, and commits the folder."""
     root = audit.root
-    artifacts.write_atomically(root / ROWS_FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    partial = root / f".{ROWS_FILE}.partial"
+    with partial.open("wb") as file:
+        for cell in audit.cells:
+            file.write((root / CELLS / cell.name / ROWS_FILE).read_bytes())
+    partial.replace(root / ROWS_FILE)
     artifacts.write_atomically(root / SUMMARY_FILE, summary_table(results["conditions"]))
     artifacts.write_atomically(root / RESULTS_FILE, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    write_report(root / REPORT_FILE, results, rows, audit.tokenizer, top)
+    write_report(root / REPORT_FILE, results, rows, closest, audit.tokenizer)
     names = [*(cell.name for cell in audit.cells), MEMBERSHIP]
     names += [name for name, given in ((OVERLAP, "store"), (CANARIES, "canaries")) if audit.inputs[given]]
     parts = {name: artifacts.read_manifest(root / CELLS / name, PART_KIND)["digest"] for name in names}
@@ -238,14 +242,25 @@ def _with_overlap(audit: _Audit, folder: str, store: TokenStore) -> _Audit:
     return dataclasses.replace(audit, probes=probes)
 
 
-def _compute(audit: _Audit, model: AuditedModel, progress: bool) -> list[dict[str, Any]]:
-    """Returns the rows of all cells in order, computing those that are missing."""
-    rows = []
+def _compute(
+    audit: _Audit, model: AuditedModel, top: int, progress: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the rows of all cells without their ids, and the `top` probes' closest rows with them.
+
+    Cells that are missing are computed. The ids of a whole audit are not held in memory.
+    """
+    rows: list[dict[str, Any]] = []
+    closest: dict[str, dict[str, Any]] = {}
     with _bar(len(audit.cells), progress) as advance:
         for cell in audit.cells:
-            rows.extend(audit.part(cell.name, lambda cell=cell: cell_rows(cell, audit.probes, model)))
+            for row in audit.part(cell.name, lambda cell=cell: cell_rows(cell, audit.probes, model)):
+                if row["probe"] not in closest or row["rouge_l"] > closest[row["probe"]]["rouge_l"]:
+                    closest[row["probe"]] = row
+                rows.append({name: value for name, value in row.items() if name not in ID_FIELDS})
+            best = sorted(closest.values(), key=lambda row: (-row["rouge_l"], row["probe"]))[:top]
+            closest = {row["probe"]: row for row in best}
             advance()
-    return rows
+    return rows, list(closest.values())
 
 
 def _membership(

@@ -21,6 +21,7 @@ from apertus_jax.model import ModelConfig
 
 GREEDY, NUCLEUS = "greedy", "nucleus"
 STRATEGIES = (GREEDY, NUCLEUS)
+ID_FIELDS = ("prefix", "true_suffix", "generated_suffix")
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -43,8 +43,10 @@ class AuditReport(HtmlReport):
         self._pieces.append(f"<details><summary>{html.escape(summary)}</summary>{shown}</details>")
 
 
-def write_report(path: Any, results: Mapping[str, Any], rows: Sequence[Entry], tokenizer: Tokenizer, top: int) -> None:
-    """Writes the page of an audit from its results and its rows, one per probe and cell."""
+def write_report(
+    path: Any, results: Mapping[str, Any], rows: Sequence[Entry], closest: Sequence[Entry], tokenizer: Tokenizer
+) -> None:
+    """Writes the page of an audit: results, a row per probe and cell, and the closest rows with their ids."""
     report = AuditReport("Memorization audit", f"model: {results['run']}")
     report.heading("Verdict")
     report.text(results["verdict"]["line"])
@@ -59,7 +61,7 @@ def write_report(path: Any, results: Mapping[str, Any], rows: Sequence[Entry], t
         _add_membership(report, results["membership"])
     if results["canaries"]:
         _add_canaries(report, results["canaries"])
-    _add_recitations(report, rows, tokenizer, top)
+    _add_recitations(report, closest, tokenizer)
     report.write(path)
 
 
@@ -331,13 +333,10 @@ def _add_canaries(report: AuditReport, rows: Sequence[Entry]) -> None:
     report.table(names, [[row[name] if row[name] is not None else "–" for name in names] for row in rows])
 
 
-def _add_recitations(report: AuditReport, rows: Sequence[Entry], tokenizer: Tokenizer, top: int) -> None:
-    """The `top` probes by Rouge-L, each once, with what both suffixes share marked."""
-    best: dict[str, Entry] = {}
-    for row in sorted(rows, key=lambda row: -row["rouge_l"]):
-        best.setdefault(row["probe"], row)
-    report.heading("Closest recitations")
-    for row in list(best.values())[:top]:
+def _add_recitations(report: AuditReport, closest: Sequence[Entry], tokenizer: Tokenizer) -> None:
+    """What both suffixes of a row share is marked."""
+    report.heading("Closest recitations, one for each probe")
+    for row in closest:
         reference, generated = aligned_pieces(row["true_suffix"], row["generated_suffix"], tokenizer.decode)
         summary = (
             f"Rouge-L {row['rouge_l']:.3f} – bucket {row['bucket']}, probe {row['index']}, {row['strategy']}, "
