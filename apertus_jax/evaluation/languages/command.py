@@ -114,23 +114,20 @@ def languages(
     else:
         passages = file_passages(given, tokenizer)
     translated = file_passages(beside, tokenizer) if beside else []
-    if beside is None and given is not None and given.aligned:
-        translated = passages
-    if translated:
-        check_baseline({passage.language for passage in translated}, baseline)
+    own_translations = beside is None and given is not None and given.aligned
+    if translated or own_translations:
+        check_baseline({passage.language for passage in translated or passages}, baseline)
+    losses = score(run, [*passages, *translated], tokenizer, sequence_length, batch_tokens, progress)
+    counted = count([*passages, *translated], losses, tokenizer)
+    texts_of_parity = (passages, counted) if own_translations else (translated, counted[len(passages) :])
     shares = training_shares(token_store, record) if trained_on_it else None
-    together = passages if translated is passages else [*passages, *translated]
-    losses = score(run, together, tokenizer, sequence_length, batch_tokens, progress)
-    counted = count(together, losses, tokenizer)
     rows = language_figures(passages, counted[: len(passages)], shares, seed)
     results = without_nan(
         {
             "summary": summarize(rows, seed) | {"vocabulary_utilisation": vocabulary_utilisation(passages, tokenizer)},
             "notes": notes(run, rows, given, token_store, record, trained_on_it),
             **group_results(rows, seed),
-            "parallel": parallel_results(
-                beside or given, translated, counted[len(together) - len(translated) :], baseline, units, seed
-            ),
+            "parallel": parallel_results(beside or given, *texts_of_parity, baseline, units, seed),
             "languages": [describe(row) for row in rows],
         }
     )
@@ -155,12 +152,14 @@ def check_tokenizers(run: str, store: TokenStore | None) -> Tokenizer:
     tokenizer = store.tokenizer if folder is None else Tokenizer.load(folder)
     if folder is not None and store is not None:
         store.check_tokenizer(tokenizer)
-    if run and read_config(find_model(run)).vocab_size < tokenizer.vocab_size:
+    if run:
         size = read_config(find_model(run)).vocab_size
-        raise UserError(
-            f"{run} has vocabulary {size} but the tokenizer has {tokenizer.vocab_size} ids; give the store that the "
-            "model was trained on"
-        )
+        # A model may have more rows than its own tokenizer has ids; with a store's, a difference means another model.
+        if size < tokenizer.vocab_size or (folder is None and size != tokenizer.vocab_size):
+            raise UserError(
+                f"{run} has vocabulary {size} but the tokenizer has {tokenizer.vocab_size} ids; give the store that "
+                "the model was trained on"
+            )
     return tokenizer
 
 

@@ -72,7 +72,7 @@ def compare(sums: Mapping[str, np.ndarray], baseline: str, units: str, seed: int
             Parity(
                 language=language,
                 tokens=int(lines[:, TOKENS].sum()),
-                cost=token_cost(lines, units),
+                cost=float(token_costs(lines, units)),
                 premium=ratio_estimate(lines[:, TOKENS], reference[:, TOKENS], seed),
                 information_parity=ratio_estimate(reference[:, NATS], lines[:, NATS], seed),
                 bits_per_byte=ratio_estimate(lines[:, above] * factor, lines[:, below], seed),
@@ -81,10 +81,10 @@ def compare(sums: Mapping[str, np.ndarray], baseline: str, units: str, seed: int
     return rows
 
 
-def token_cost(lines: np.ndarray, units: str) -> float:
-    """Returns Σ tokens / Σ units of float64[lines, 5]."""
+def token_costs(lines: np.ndarray, units: str) -> np.ndarray:
+    """Returns Σ tokens / Σ units of float64[lines, …, 5], summed over lines."""
     total = lines.sum(axis=0)
-    return float(total[TOKENS] / (len(lines) if units == LINE else total[UNIT_COLUMNS[units]]))
+    return total[..., TOKENS] / (len(lines) if units == LINE else total[..., UNIT_COLUMNS[units]])
 
 
 def fairness(sums: Mapping[str, np.ndarray], units: str, seed: int) -> dict[str, Any]:
@@ -92,11 +92,9 @@ def fairness(sums: Mapping[str, np.ndarray], units: str, seed: int) -> dict[str,
 
     Also the Gini coefficient of the means by script, the least and greatest cost, their ratio, and the Lorenz curve.
     """
-    costs = {language: token_cost(lines, units) for language, lines in sums.items()}
     stacked = np.stack(list(sums.values()), axis=1)  # [lines, languages, 5]
-    together = resampled(
-        lambda lines: gini([token_cost(lines[:, place], units) for place in range(lines.shape[1])]), [stacked], seed
-    )
+    costs = dict(zip(sums, token_costs(stacked, units).tolist(), strict=True))
+    together = resampled(lambda lines: gini(token_costs(lines, units)), [stacked], seed)
     scripts: dict[str, list[float]] = {}
     for language, cost in costs.items():
         scripts.setdefault(language.partition("_")[2], []).append(cost)

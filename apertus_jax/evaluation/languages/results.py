@@ -25,6 +25,14 @@ from apertus_jax.evaluation.languages.parity import compare, fairness, line_sums
 from apertus_jax.evaluation.languages.store_texts import HELD_OUT_TEXT, TRAINING_TEXT
 from apertus_jax.evaluation.languages.training_share import RunRecord
 
+HOW_TO_READ = (
+    "Intervals are 95 % bootstrap intervals: over passages, or blocks of 32 tokens where a language has fewer than "
+    "eight (then they say how sure the figures of these very texts are); means over languages resample languages; "
+    "parity resamples lines. Bits per byte count text tokens only, after <s>. Fertility counts tokens per whitespace "
+    "word and says little for scripts that do not separate words; bits per byte favour scripts with three bytes per "
+    "character, which information parity does not."
+)
+
 
 def summarize(rows: Sequence[LanguageFigures], seed: int) -> dict[str, Any]:
     """Returns the figures over all languages: macro means, the worst decile, what the share of training text explains.
@@ -109,37 +117,27 @@ def notes(
     record: RunRecord | None,
     trained_on_it: bool,
 ) -> list[str]:
-    """Returns what a reader must know before comparing numbers."""
+    """Returns what a reader must know before comparing numbers; the last one is the same for every report."""
     told = []
     if not run:
         told.append("No model was given: only figures of the tokenizer.")
     elif given is not None or not trained_on_it:
-        told.append(
-            f"Texts: {given.name if given else 'the token store'}. Whether the model has seen them in training is not known."
-        )
+        name = given.name if given else "the token store"
+        told.append(f"Texts: {name}. Whether the model has seen them in training is not known.")
     else:
         counts = {text: sum(row.text == text for row in rows) for text in (HELD_OUT_TEXT, TRAINING_TEXT)}
         told.append(
-            f"Bits per byte of {counts[HELD_OUT_TEXT]} languages are on held-out documents, those of {counts[TRAINING_TEXT]} "
-            "on documents of the training sources, WHICH THE MODEL MAY HAVE SEEN: the column `text` says which. Do not "
-            "rank the one kind against the other."
+            f"Bits per byte of {counts[HELD_OUT_TEXT]} languages are on held-out documents, those of "
+            f"{counts[TRAINING_TEXT]} on documents of the training sources, WHICH THE MODEL MAY HAVE SEEN: the column "
+            "`text` says which. Do not rank the one kind against the other."
         )
     if given is not None and given.note and not given.aligned:
         told.append(f"The texts are not translations of each other: {given.note}.")
     if store is not None and not trained_on_it:
         told.append("The run was trained on another token store than the one given: shares of training are not shown.")
     elif store is not None and record is None:
-        told.append(
-            "There is no record of the run's mixture beside the model: shares of training tokens are those of the store."
-        )
-    told.append(
-        "Intervals are 95 % bootstrap intervals: over passages, or blocks of 32 tokens where a language has fewer than "
-        "eight (then they say how sure these very texts are); means over languages resample languages; parity resamples "
-        "lines. Bits per byte count text tokens only, after <s>. Fertility counts tokens per whitespace word and says "
-        "little for scripts that do not separate words; bits per byte favour scripts with three bytes per character, "
-        "which information parity does not."
-    )
-    return told
+        told.append("No record of a mixture lies beside the model: shares of training tokens are those of the store.")
+    return [*told, HOW_TO_READ]
 
 
 def describe(row: LanguageFigures) -> dict[str, Any]:
