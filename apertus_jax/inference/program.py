@@ -46,7 +46,7 @@ class State(NamedTuple):
 
     step: Array  # int32 []
     current: Array  # int32 [B], the newest token of each row
-    cache: Cache  # [L,B,S,K,H] each, or one [B,K,S,H] pair per layer
+    cache: Cache  # see `init_cache` and `init_unrolled_cache`
     outputs: Array  # int32 [B,O]
     counts: Array  # int32 [B], new tokens so far
     done: Array  # bool [B]

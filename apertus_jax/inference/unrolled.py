@@ -5,7 +5,7 @@ A step with few rows does little more than read every matrix once, so what count
   cache out and back in. Here every layer has arrays of its own.
 - XLA:CPU reads a matrix [out, in] that stands on the left of a product about twice as fast as one [in, out] on the
   right. Query, key and value are one matrix, so the smallest products are not alone.
-- The cache is [B,K,S,H]: what one head reads is contiguous.
+- Keys are [B,K,S,H] and values [B,K,H,S], so that both products of attention are of that kind too.
 
 The functions are those of `model.Transformer` on the same numbers; only the order of float sums differs. It costs
 compilation time that grows with the number of layers, and the memory of a second set of parameters while the stacked
@@ -72,10 +72,17 @@ def _transposed_layer(layer: Mapping[str, Any]) -> dict[str, Array]:
 def init_unrolled_cache(
     config: ModelConfig, batch_size: int, max_length: int, dtype: jnp.dtype | str | None = None
 ) -> tuple[LayerCache, ...]:
-    """Returns an empty cache for `decode_unrolled`: one {"key", "value"} of [B,K,S,H] per layer; see `init_cache`."""
-    shape = (batch_size, config.num_kv_heads, max_length, config.head_dim)
+    """Returns an empty cache for `decode_unrolled`: one layer's {"key": [B,K,S,H], "value": [B,K,H,S]} each.
+
+    Arguments as in `init_cache`.
+    """
     dtype = config.compute_dtype if dtype is None else dtype
-    return tuple({name: jnp.zeros(shape, dtype) for name in ("key", "value")} for _ in range(config.num_layers))
+    batch_and_heads = (batch_size, config.num_kv_heads)
+    shapes = {"key": (max_length, config.head_dim), "value": (config.head_dim, max_length)}
+    return tuple(
+        {name: jnp.zeros(batch_and_heads + shape, dtype) for name, shape in shapes.items()}
+        for _ in range(config.num_layers)
+    )
 
 
 def decode_unrolled(
@@ -88,8 +95,8 @@ def decode_unrolled(
 ) -> tuple[Array, tuple[LayerCache, ...]]:
     """The same function as `Transformer.decode`, for the parameters of `unroll_layers`.
 
-    tokens, positions int32 [B,T]; cache is one {"key", "value"} of [B,K,S,H] per layer; cache_index int32 [B]
-    → (float32 [B,T,V], the new cache).
+    tokens, positions int32 [B,T]; cache as in `init_unrolled_cache`; cache_index int32 [B] → (float32 [B,T,V], the new
+    cache).
     """
     slots = cache_index[:, None] + jnp.arange(tokens.shape[1], dtype=cache_index.dtype)
     frequencies = inverse_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
@@ -123,24 +130,29 @@ def _project(matrix: Array, inputs: Array) -> Array:
 def _attention(
     config: ModelConfig, layer: Mapping[str, Array], hidden: Array, rotary, cache: LayerCache, slots: Array, mask: Array
 ) -> tuple[Array, LayerCache]:
-    """[B,T,D], tables, [B,K,S,H] each, int32 [B,T], bool [B,T,S] → [B,T,D] and the updated cache."""
+    """[B,T,D], tables, this layer's cache, int32 [B,T], bool [B,T,S] → [B,T,D] and the updated cache."""
     batch, length, _ = hidden.shape
     kv_heads, head_dim = config.num_kv_heads, config.head_dim
     heads = _project(layer["query_key_value"], hidden).reshape(batch, length, -1, head_dim)
     query, key, value = jnp.split(heads, (config.num_heads, config.num_heads + kv_heads), axis=2)
     query = apply_rotary(rms_norm(query, layer["query_norm"], config.norm_epsilon), *rotary)
     key = apply_rotary(rms_norm(key, layer["key_norm"], config.norm_epsilon), *rotary)
-    cache = {"key": _write(cache["key"], key, slots), "value": _write(cache["value"], value, slots)}
+    cache = _write(cache, key, value, slots)
     keys, values = (cache[name].astype(query.dtype) for name in ("key", "value"))
     query = query.reshape(batch, length, kv_heads, -1, head_dim)
     scores = jnp.einsum("BKSH,BTKGH->BKSTG", keys, query, preferred_element_type=jnp.float32) * head_dim**-0.5
     scores = jnp.where(mask.swapaxes(1, 2)[:, None, :, :, None], scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=2).astype(values.dtype)
-    context = jnp.einsum("BKSTG,BKSH->BTKGH", weights, values, preferred_element_type=jnp.float32)
-    return _project(layer["output"], context.reshape(batch, length, -1).astype(query.dtype)), cache
+    context = jnp.einsum("BKHS,BKSTG->BKHTG", values, weights, preferred_element_type=jnp.float32)
+    context = context.transpose(0, 3, 1, 4, 2).reshape(batch, length, -1)
+    return _project(layer["output"], context.astype(query.dtype)), cache
 
 
-def _write(cache: Array, new: Array, slots: Array) -> Array:
-    """Puts new tokens' heads at their slots, dropping what falls outside: [B,K,S,H], [B,T,K,H], int32 [B,T]."""
-    rows, heads = jnp.arange(cache.shape[0])[:, None, None], jnp.arange(cache.shape[1])[None, None, :]
-    return cache.at[rows, heads, slots[:, :, None]].set(new.astype(cache.dtype), mode="drop")
+def _write(cache: LayerCache, key: Array, value: Array, slots: Array) -> LayerCache:
+    """Puts the new tokens' [B,T,K,H] at their slots, int32 [B,T], dropping what falls outside → the new cache."""
+    rows, heads, slots = jnp.arange(key.shape[0])[:, None, None], jnp.arange(key.shape[2]), slots[:, :, None]
+    keys, values = cache["key"], cache["value"]
+    return {
+        "key": keys.at[rows, heads, slots].set(key.astype(keys.dtype), mode="drop"),
+        "value": values.at[rows, heads, :, slots].set(value.astype(values.dtype), mode="drop"),
+    }
