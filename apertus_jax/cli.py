@@ -119,6 +119,12 @@ COMMANDS = {
             )
         },
     ),
+    "languages": Command(
+        "apertus_jax.evaluation.languages:languages",
+        "bits per byte, fertility and parity of every language, against its share of training tokens",
+        "apertus languages --input=runs/mine/train --output=runs/mine/languages --gin.languages.store=\"'runs/mine/store'\"",
+        {"input": "run", "output": "output"},
+    ),
     "memorization": Command(
         "apertus_jax.evaluation.memorization.audit:memorization",
         "how much of planted probes a model gives back, word for word or nearly so",

@@ -279,6 +279,11 @@ class HarnessModel(TemplateLM):
         end_of_turn = self.tokenizer.token_to_id(END_OF_TURN)
         if self._chat and end_of_turn is not None:
             ends.append(end_of_turn)
+
+        def holds_a_stop(_: int, ids: Sequence[int]) -> bool:
+            text = self.tokenizer.decode(ids)
+            return len(ids) >= settings.min_new_tokens and any(stop in text for stop in settings.until)
+
         continuations = generate_tokens(
             self._config,
             self._decoding_params,
@@ -293,6 +298,7 @@ class HarnessModel(TemplateLM):
             seed=self._seed,
             row_seeds=numbers,
             batch_size=self._batch_size,
+            is_finished=holds_a_stop if settings.until else None,
         )
         until = (*settings.until, self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False))
         return [cut_before(self.tokenizer.decode(ids), until) for ids in continuations]
