@@ -122,7 +122,8 @@ COMMANDS = {
     "languages": Command(
         "apertus_jax.evaluation.languages:languages",
         "bits per byte, fertility and parity of every language, against its share of training tokens",
-        "apertus languages --input=runs/mine/train --output=runs/mine/languages --gin.languages.store=\"'runs/mine/store'\"",
+        "apertus languages --input=runs/mine/train --output=runs/mine/languages "
+        "--gin.languages.store=\"'runs/mine/store'\"",
         {"input": "run", "output": "output"},
     ),
     "memorization": Command(
