@@ -91,7 +91,8 @@ def register(commands: Sequence[str]) -> None:
         if name not in _registered:
             target = getattr(importlib.import_module(module), name)
             _registered[name] = inspect.signature(target)
-            gin.register(name, module="apertus")(_at_the_edge(target, name))
+            with gin.unlock_config():  # scripts add names of their own after a first file was read
+                gin.register(name, module="apertus")(_at_the_edge(target, name))
 
 
 def _at_the_edge(target: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -260,7 +260,7 @@ def test_a_folder_of_something_else_is_one_line_and_stays_as_it_is(policy, folde
         (
             "documents",
             [*ROBOTS, "--gin.RobotsScoring.snapshot='ROOT/damaged'"],
-            ["damaged", "build the snapshot"],
+            ["damaged", "restore it or rebuild"],
         ),
     ],
 )

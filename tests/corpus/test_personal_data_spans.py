@@ -179,7 +179,8 @@ def test_time_is_linear_on_hostile_text(name, mode):
         rewrite(text, policy)
         return time.process_time() - started
 
-    small, large = min(seconds(8_000) for _ in range(3)), seconds(160_000)
+    # The least of several: what other processes take from this one is not the text's doing.
+    small, large = min(seconds(8_000) for _ in range(3)), min(seconds(160_000) for _ in range(3))
     # Twenty times the text: 20 when linear, 400 when quadratic; the floor keeps the clock's grain out.
     assert large < 60 * max(small, 1e-3), f"{large:.3f} s after {small:.4f} s"
 
