@@ -54,7 +54,7 @@ CONFIGURABLES = {
         "MegatronMixture",
         "MegatronStage",
     ),
-    "apertus_jax.data.vocabulary_text": ("vocabulary_text",),
+    "apertus_jax.data.vocabulary_pieces": ("vocabulary_text",),
     "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding", "completion_only"),
     "apertus_jax.optimization": ("ademamix", "adamw", "wsd_schedule", "cosine_schedule", "constant_schedule"),
     "apertus_jax.training": ("Objective", "TrainingConfig"),

@@ -21,7 +21,7 @@ _MODULES = {
     "apertus_jax.data.token_store": ("TokenSource", "TokenStore"),
     "apertus_jax.data.tokenize_command": ("tokenize",),
     "apertus_jax.data.tokenizer": ("Tokenizer", "train_bpe"),
-    "apertus_jax.data.vocabulary_text": ("VocabularyText", "token_pieces", "vocabulary_text"),
+    "apertus_jax.data.vocabulary_pieces": ("VocabularyText", "token_pieces", "vocabulary_text"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
