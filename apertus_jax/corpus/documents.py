@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
@@ -39,6 +39,9 @@ ALIASES = {
     "cluster": ("cluster",),
     "text_digest": ("text_digest",),
 }
+
+
+DOCUMENT_COLUMNS = frozenset({"text", "document_id", "id"}.union(*ALIASES.values()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ def read_documents(path: epath.PathLike) -> Iterator[Document]:
     root = epath.Path(path)
     default_source = input_name(root)
     for file in input_files(root):
-        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else _parquet_rows(file)
+        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else parquet_rows(file, DOCUMENT_COLUMNS)
         name = file.relative_to(root).as_posix() if file != root else file.name
         for row_number, row in rows:
             yield _document(row, default_source, f"{name}:{row_number}", f"{file}, row {row_number}")
@@ -211,12 +214,15 @@ def _jsonl_rows(path: epath.Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}, after row {row_number}: damaged gzip data ({error}); copy the file again") from error
 
 
-def _parquet_rows(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yields (row number from 1, row) of the columns that a document can have."""
+def parquet_rows(path: epath.Path, wanted: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Streams (row number from 1, row) of a Parquet file, with those of the wanted columns that it has.
+
+    Raises:
+      UserError: the file cannot be read as Parquet.
+    """
     import pyarrow
     import pyarrow.parquet
 
-    wanted = {"text", "document_id", "id"}.union(*ALIASES.values())
     row_number = 0
     try:
         with path.open("rb") as file:

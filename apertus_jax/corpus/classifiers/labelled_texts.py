@@ -13,10 +13,9 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax.corpus.documents import JSONL_SUFFIXES, UNKNOWN_LANGUAGE, input_files, read_documents
+from apertus_jax.corpus.documents import JSONL_SUFFIXES, UNKNOWN_LANGUAGE, input_files, parquet_rows, read_documents
 from apertus_jax.errors import UserError
 
-ROWS_PER_BATCH = 1024
 COLUMNS = ("text", "label", "language", "group")
 EXCLUDED_WORDS = 8
 # Scripts without spaces between words: each of their characters counts as a word.
@@ -44,7 +43,7 @@ def read_labelled_texts(path: epath.PathLike) -> Iterator[LabelledText]:
       UserError: an input is missing or a row is no labelled text; names file and row.
     """
     for file in input_files(path):
-        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else _parquet_rows(file)
+        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else parquet_rows(file, COLUMNS)
         for number, row in rows:
             yield _labelled_text(row, f"{file}, row {number}")
 
@@ -75,24 +74,6 @@ def _jsonl_rows(path: epath.Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}, row {number}: not a line of JSON in UTF-8; mend or remove it") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}, after row {number}: damaged gzip data ({error}); copy the file again") from error
-
-
-def _parquet_rows(path: epath.Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with path.open("rb") as file:
-            parquet = pyarrow.parquet.ParquetFile(file)
-            columns = [name for name in parquet.schema_arrow.names if name in COLUMNS]
-            for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}, after row {number}: not readable as Parquet ({reason}); copy it again") from error
 
 
 def passage_detector(excluded: epath.PathLike, words: int = EXCLUDED_WORDS) -> Callable[[str], bool]:
