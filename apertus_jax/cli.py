@@ -91,6 +91,21 @@ COMMANDS = {
         {"input": "input", "output": "output"},
         uses_jax=False,
     ),
+    "plant-probes": Command(
+        "apertus_jax.data.plant_command:plant",
+        "passages of documents to probes that a run is shown an exact number of times",
+        "apertus plant-probes --input=unseen.jsonl --output=runs/mine/probes --gin.plant.per_bucket=8",
+        {"input": "texts", "output": "output"},
+        uses_jax=False,
+    ),
+    "plant-canaries": Command(
+        "apertus_jax.evaluation.memorization.canaries:plant_canaries",
+        "random secrets to plant in the training text, with a commitment to publish before the run",
+        "apertus plant-canaries --output=runs/mine/canaries --gin.plant_canaries.plan=@CanaryPlan() "
+        "--gin.CanaryPlan.kinds=\"['characters','record']\" --gin.plant_canaries.secret=\"'$SECRET'\"",
+        {"output": "output"},
+        uses_jax=False,
+    ),
     "tokenize": Command(
         "apertus_jax.data:tokenize",
         "documents (JSONL, Parquet, or the bundled texts) to a token store",

@@ -58,6 +58,7 @@ CONFIGURABLES = {
     "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding", "completion_only"),
     "apertus_jax.optimization": ("ademamix", "adamw", "wsd_schedule", "cosine_schedule", "constant_schedule"),
     "apertus_jax.training": ("Objective", "TrainingConfig"),
+    "apertus_jax.evaluation.memorization.canaries": ("CanaryPlan",),
     "apertus_jax.evaluation.in_training": ("HeldOutEvaluator", "HeldOutSample"),
 }
 # What can be wrong with the place a command writes to, and what to do about it.

@@ -62,8 +62,7 @@ def test_every_room_is_in_the_table():
     [
         "import apertus_jax",
         "import apertus_jax.training, apertus_jax.evaluation, apertus_jax.release, apertus_jax.inference",
-        "from apertus_jax import cli, configuration\n"
-        "configuration.register(cli.locations())",
+        "from apertus_jax import cli, configuration\nconfiguration.register(cli.locations())",
     ],
 )
 def test_training_path_imports_neither_tensorflow_nor_seqio_nor_torch(statement):

@@ -63,15 +63,33 @@ def executed(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def goldfish(executed):
-    """What the Goldfish notebook found."""
-    return executed(next(path for path in NOTEBOOKS if path.stem == "goldfish_masks"))[1]
+def figures_of(executed):
+    """Returns a function: name of a notebook → what it found."""
+    return lambda name: executed(next(path for path in NOTEBOOKS if path.stem == name))[1]
 
 
 @pytest.fixture(scope="module")
-def memorization(executed):
+def goldfish(figures_of):
+    """What the Goldfish notebook found."""
+    return figures_of("goldfish_masks")
+
+
+@pytest.fixture(scope="module")
+def memorization(figures_of):
     """What the notebook of the memorization audit found."""
-    return executed(next(path for path in NOTEBOOKS if path.stem == "memorization_audit"))[1]
+    return figures_of("memorization_audit")
+
+
+@pytest.fixture(scope="module")
+def ledger(figures_of):
+    """What the notebook of the ledger found."""
+    return figures_of("compliance_ledger")
+
+
+@pytest.fixture(scope="module")
+def languages(figures_of):
+    """What the notebook of the languages found."""
+    return figures_of("languages")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -195,3 +213,47 @@ def test_other_editions_uncover_what_exact_copies_keep_hidden(memorization, stra
 def test_products_of_50_ids_share_a_key_and_products_of_13_do_not(memorization):
     assert memorization["zero_keys"]["50"] == pytest.approx(0.09, abs=0.02)
     assert memorization["zero_keys"]["13"] < 1e-3
+
+
+def test_ledger_of_the_notebook_agrees_with_what_was_planted(ledger):
+    assert ledger["documents"] == 400 and ledger["decided_otherwise_than_planted"] == 0 and ledger["same_rows"]
+    assert all(planted == decided for planted, decided in ledger["funnel"].values())
+    assert ledger["quarantine_as_planted"]
+    assert ledger["planted_values"] > 50 and ledger["leaked_values"] == 0
+    assert ledger["refused_text_was_not_scored"] and ledger["robots_line"] >= 1
+
+
+def test_another_threshold_decides_anew_and_scores_nothing_again(ledger):
+    assert ledger["score_files"] > 0 and not ledger["scored_again"] and ledger["scores_changed"] == 0
+    assert ledger["moves"]["kept to length"] > 0 and all(move.endswith("to length") for move in ledger["moves"])
+
+
+def test_removal_takes_every_spelling_of_the_host_and_nothing_else(ledger):
+    removal = ledger["removal"]
+    assert removal["gone"] == removal["kept_before"] == removal["found_in_older_store"] > 0
+    assert removal["still_there"] == 0 and not removal["changed_elsewhere"] and removal["named"]
+    assert len(removal["spellings"]) > 1
+
+
+def test_languages_are_counted_and_bytes_take_the_price_of_their_script_away(languages):
+    assert languages["languages"] >= 700 and languages["scripts"] >= 150
+    assert sum(languages["texts"].values()) == languages["languages"]
+    bits = languages["bits_per_byte"]
+    assert bits["lower"] < bits["value"] < bits["upper"] < 8
+    assert languages["gini_of_1_1_2"] == pytest.approx(1 / 6)
+    assert languages["premium"]["eng_Latn"] == languages["information_parity_of_english"] == 1
+    assert min(languages["places_gained_through_bytes"].values()) > 0
+
+
+def test_copies_of_one_text_share_their_holes_only_under_the_cluster_mask(goldfish):
+    """The published failure: line breaks and other tokens move the holes until the copies reveal every label."""
+    copies = goldfish["copies"]
+    assert copies["megatron"]["revealed"] == copies["document"]["revealed"] == 1
+    assert copies["cluster"]["revealed"] < 0.15
+    assert copies["cluster"]["hidden_by_all"] > 0.01
+
+
+def test_holes_of_the_cluster_mask_differ_between_documents(goldfish):
+    for price in goldfish["price"].values():
+        without = price["common_contexts_never_trained_without_keys"]
+        assert price["common_contexts_never_trained"] == 0 < without

@@ -18,6 +18,7 @@ from apertus_jax.data.token_store import HELD_OUT
 from apertus_jax.errors import UserError
 
 BUNDLED = "bundled"
+PLANTED_KINDS, PLANTED_DOCUMENTS = ("probes", "canaries"), "documents.jsonl"
 BUNDLED_ENGLISH, BUNDLED_LANGUAGES = "english", "languages"
 SOURCE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -74,6 +75,22 @@ def resolve_inputs(documents: str | Sequence[str] | Mapping[str, str]) -> list[D
         inputs = [DocumentInput(str(location)) for location in several]
     if not inputs:
         raise UserError("no documents were given; give a file, a folder, or `bundled`")
+    return inputs
+
+
+def resolve_planted(folders: str | Sequence[str]) -> list[DocumentInput]:
+    """Returns the inputs that planted probes or canaries are, each a source of the store by the name it was given.
+
+    Raises:
+      UserError: a folder holds no planted texts.
+    """
+    inputs = []
+    for folder in [folders] if isinstance(folders, str) else folders:
+        kind = artifacts.kind_of(folder) if artifacts.is_complete(folder) else "nothing complete"
+        if kind not in PLANTED_KINDS:
+            raise UserError(f"{folder} holds {kind}, not planted texts; give what plant-probes or plant-canaries wrote")
+        name = artifacts.read_manifest(folder, kind)["summary"]["source"]
+        inputs.append(DocumentInput(str(epath.Path(folder) / PLANTED_DOCUMENTS), source_name(name)))
     return inputs
 
 

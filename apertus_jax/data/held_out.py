@@ -62,12 +62,15 @@ class OverlapReport:
         )
 
 
-def choose_held_out(table: DocumentTable, grams: np.ndarray, fraction: float) -> np.ndarray:
+def choose_held_out(
+    table: DocumentTable, grams: np.ndarray, fraction: float, never: np.ndarray | None = None
+) -> np.ndarray:
     """Returns bool[N]: which documents are held out.
 
     About `fraction` of the bytes of each source, and one document or more of each script where possible. Every
-    language keeps at least half of its bytes for training. Memory grows with the candidates' grams, not with `grams`
-    (uint64[M], may be memory-mapped).
+    language keeps at least half of its bytes for training. Documents that `never` (bool[N]) marks stay in training,
+    and so does every document that shares a 13-gram with one. Memory grows with the candidates' grams, not with
+    `grams` (uint64[M], may be memory-mapped).
 
     Raises:
       UserError: the fraction is not in [0, 0.5).
@@ -77,7 +80,8 @@ def choose_held_out(table: DocumentTable, grams: np.ndarray, fraction: float) ->
     chosen = np.zeros(len(table.keys), dtype=bool)
     if fraction == 0:
         return chosen
-    candidates = first_candidates(table, fraction)
+    never = np.zeros_like(chosen) if never is None else never
+    candidates = first_candidates(table, fraction) & ~never
     # First look: who shares with a candidate? Small groups are completed with their other members.
     groups = groups_of_sharing_documents(table, grams, candidates)
     candidates = np.zeros_like(chosen)
@@ -86,7 +90,9 @@ def choose_held_out(table: DocumentTable, grams: np.ndarray, fraction: float) ->
             candidates[group] = True
     # Second look: do the completed groups share with anyone else?
     groups = groups_of_sharing_documents(table, grams, candidates)
-    closed = [group for group in groups if len(group) <= LARGEST_GROUP and candidates[group].all()]
+    closed = [
+        group for group in groups if len(group) <= LARGEST_GROUP and candidates[group].all() and not never[group].any()
+    ]
     return select_groups(table, sorted(closed, key=lambda group: table.keys[group].min()), fraction)
 
 

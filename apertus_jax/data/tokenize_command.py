@@ -20,7 +20,7 @@ from etils import epath
 
 from apertus_jax import artifacts
 from apertus_jax.corpus.documents import Document
-from apertus_jax.data.document_inputs import DocumentInput, read_inputs, resolve_inputs
+from apertus_jax.data.document_inputs import DocumentInput, read_inputs, resolve_inputs, resolve_planted
 from apertus_jax.data.document_spill import Scan, TokenSpill, scan_documents
 from apertus_jax.data.held_out import choose_held_out
 from apertus_jax.data.megatron_files import MegatronWriter, token_dtype
@@ -55,6 +55,7 @@ class _Plan:
     held_out_fraction: float
     seed: int
     bpe_bytes_per_source: int
+    planted_sources: frozenset[str]
 
 
 def tokenize(
@@ -65,6 +66,7 @@ def tokenize(
     held_out_fraction: float = 0.02,
     seed: int = 0,
     bpe_bytes_per_source: int = 4_000_000,
+    planted: str | Sequence[str] = (),
     progress: bool = True,
 ) -> dict[str, Any]:
     """Makes a token store of documents; returns its summary. Done already with the same inputs: returns at once.
@@ -83,6 +85,8 @@ def tokenize(
       seed: of the held-out choice and the order of documents.
       bpe_bytes_per_source: a trained tokenizer learns from at most this much text of each source, so that a large
         source does not crowd out the others.
+      planted: folders of planted probes or canaries, read after `documents`. Each is a source of its own from which
+        nothing is held out, since every copy of them must be trained on.
       progress: shows bars on a terminal.
 
     Raises:
@@ -91,8 +95,10 @@ def tokenize(
     """
     if "://" in str(output):
         raise UserError(f"{output} is not on a file system; token stores are memory-mapped, give a local folder")
-    inputs = resolve_inputs(documents)
-    plan = _Plan(inputs, str(tokenizer), vocab_size, held_out_fraction, seed, bpe_bytes_per_source)
+    whole = resolve_planted(planted)
+    inputs = [*resolve_inputs(documents), *whole]
+    planted_sources = frozenset(each.name for each in whole)
+    plan = _Plan(inputs, str(tokenizer), vocab_size, held_out_fraction, seed, bpe_bytes_per_source, planted_sources)
     given = None if plan.tokenizer in (BPE, TEKKEN) else Tokenizer.load(plan.tokenizer)
     identity = _identity(plan, given)
     if artifacts.already_built(output, KIND, identity):
@@ -126,7 +132,8 @@ def _build_store(plan: _Plan, given: Tokenizer | None, folder: Path, spill: Path
     """Writes the content of a store and returns its summary."""
     looked_at = bars.track(read_inputs(plan.inputs), "reading documents")
     scan = scan_documents(looked_at, spill, plan.seed, with_grams=plan.held_out_fraction > 0)
-    held_out = choose_held_out(scan.table, scan.grams, plan.held_out_fraction)
+    never = np.isin(scan.table.sources, [scan.source_names.index(name) for name in plan.planted_sources])
+    held_out = choose_held_out(scan.table, scan.grams, plan.held_out_fraction, never)
     tokenizer = given or _make_tokenizer(plan, scan, held_out, bars)
     tokenizer.save(folder / "tokenizer")
     tokens = _spill_tokens(plan, tokenizer, spill, len(held_out), bars)
@@ -238,13 +245,14 @@ def _identity(plan: _Plan, given: Tokenizer | None) -> dict[str, Any]:
         tokenizer["mistral-common"] = importlib.metadata.version("mistral-common")
     if plan.tokenizer == BPE:
         tokenizer |= {"vocab_size": plan.vocab_size, "bytes_per_source": plan.bpe_bytes_per_source}
-    return {
+    identity = {
         "store_format": STORE_FORMAT,
         "documents": [each.identity() for each in plan.inputs],
         "tokenizer": tokenizer,
         "held_out_fraction": plan.held_out_fraction,
         "seed": plan.seed,
     }
+    return identity | ({"planted": sorted(plan.planted_sources)} if plan.planted_sources else {})
 
 
 @contextlib.contextmanager

@@ -52,9 +52,16 @@ STAGES = {
             "train-classifier": {"ClassifierScoring.toxicity": "toxicity"},
         },
     ),
-    "tokenize": Stage("tokenize", {"output": "store"}, {"prepare": {"documents": "prepared"}}),
+    "plant-probes": Stage("plant", {"output": "probes"}, {"prepare": {"documents": "prepared"}}),
+    "tokenize": Stage(
+        "tokenize", {"output": "store"}, {"prepare": {"documents": "prepared"}, "plant-probes": {"planted": "probes"}}
+    ),
     "pretrain": Stage("pretrain", {"store": "store", "output": "train"}),
     "evaluate": Stage("evaluate", {"run": "train", "store": "store", "output": "evaluation"}),
+    "languages": Stage("languages", {"run": "train", "store": "store", "output": "languages"}),
+    "memorization": Stage(
+        "memorization", {"run": "train", "store": "store", "probes": "probes", "output": "memorization"}
+    ),
     "export": Stage("export", {"model": "train", "output": "huggingface"}),
     "generate": Stage("generate", {"model": "train", "output": "samples"}),
 }

@@ -75,6 +75,28 @@ def test_a_second_run_writes_nothing(gin_file):
     assert modification_times(chain) == before
 
 
+def test_an_audited_run_is_one_chain(gin_file):
+    root = gin_file.parent
+    write_documents(root / "unseen.jsonl", 60, seed=99)
+    bindings = {
+        "run.output": f"'{root / 'audited'}'",
+        "run.stages": "['plant-probes', 'tokenize', 'pretrain', 'languages', 'memorization']",
+        "plant.texts": f"'{root / 'unseen.jsonl'}'",
+        "plant.buckets": "[0, 1, 4]",
+        "plant.per_bucket": "2",
+        "plant.characters": "60",
+        "memorization.prefix": "4",
+        "memorization.prefixes": "[4]",
+        "memorization.offsets": "[0]",
+        "memorization.suffix": "8",
+    }
+    assert main(["run", f"--gin_file={gin_file}", *(f"--gin.{name}={value}" for name, value in bindings.items())]) == 0
+    results = json.loads((root / "audited" / "memorization" / "results.json").read_text())
+    assert results["verdict"] and (root / "audited" / "memorization" / "report.html").exists()
+    store = json.loads((root / "audited" / "store" / "COMMITTED.json").read_text())
+    assert store["summary"]["sources"]["probes"]["documents"] == 2 * (1 + 4)
+
+
 def test_an_unknown_stage_is_named(gin_file, capsys):
     assert main(["run", f"--gin_file={gin_file}", "--gin.run.stages=['tokenise']"]) == 2
     assert "run.stages names 'tokenise'; known stages are overlay" in capsys.readouterr().err

@@ -112,19 +112,17 @@ def plant_canaries(
     output: epath.PathLike,
     secret: str,
     plan: CanaryPlan | None = None,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Tokenizer | str | None = None,
     source: str = KIND,
 ) -> dict[str, Any]:
-    """Writes canaries with their copies as an input of `tokenize`; returns the summary. Done already: returns at once.
-
-    Give `documents.jsonl` of the output to `tokenize`, as a source of its own with nothing held out of it.
+    """Writes canaries with their copies for `tokenize.planted`; returns the summary. Done already: returns at once.
 
     Args:
       output: folder to write.
       secret: decides all that is random; who has it can make all canaries again. At least 16 characters, none to be
         guessed, for example of `secrets.token_hex()`.
       plan: which canaries, None for the default.
-      tokenizer: needed for the kind `tokens`.
+      tokenizer: one or its folder, needed for the kind `tokens`.
       source: source of the copies in a token store.
 
     Raises:
@@ -132,6 +130,7 @@ def plant_canaries(
         something else.
     """
     plan = plan or CanaryPlan()
+    tokenizer = Tokenizer.load(tokenizer) if isinstance(tokenizer, str) else tokenizer
     canaries, references = make_canaries(secret, plan, tokenizer)
     salt = SecretStream(secret, "salt").take(32)
     contents = {
