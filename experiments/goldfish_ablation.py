@@ -3,12 +3,13 @@
     python experiments/goldfish_ablation.py --gin_file=ablations/goldfish_small.gin --output=runs/goldfish_small
 
 With ablations/goldfish_test.gin it takes less than a minute and shows nothing but that it works, goldfish_small.gin
-takes about 40 minutes on two quiet cores, goldfish_medium.gin wants an accelerator.
+takes about half an hour on two quiet cores, goldfish_medium.gin wants an accelerator.
 
 Every arm (no mask, the published mask, ours by document, ours by content and cluster) reads the same rows in the same
-order from the same initial weights. Among ordinary text lie probes, read exactly 0, 1, 2, 4, … 128 times, and clusters
-of near-duplicate copies. Afterwards each twin continues the first tokens of every probe greedily. A finished arm is not
-trained again: start the same command after an interruption. The output holds arms/ARM-SEED/, results.json, report.html.
+order from the same initial weights; one more has no mask and other weights, to show what chance does. Among ordinary
+text lie probes, read exactly 0, 1, 2, 4, … 128 times, and clusters of near-duplicate copies. Afterwards each twin
+continues the first tokens of every probe greedily. A finished arm is not trained again: start the same command after
+an interruption. The output holds arms/ARM-SEED/, results.json, report.html.
 `--gin.NAME=VALUE` binds one more value, for example --gin.GoldfishAblation.seeds='[0]'.
 """
 

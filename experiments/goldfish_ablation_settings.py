@@ -9,9 +9,10 @@ from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
 from apertus_jax.objectives.goldfish import check_goldfish
 
-STANDARD = "none"
+STANDARD, RESTARTED = "none", "none:restarted"
 ARMS = (
     STANDARD,
+    RESTARTED,
     "megatron:50:50",
     "megatron:4:13",
     "document:50:50",
@@ -23,12 +24,16 @@ ARMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One twin: `name` as written in the settings; k and h are 0 in the standard arm."""
+    """One twin: `name` as written in the settings; k and h are 0 without a mask.
+
+    `restarted` begins at other initial weights: how far two trainings lie apart that no mask tells apart.
+    """
 
     name: str
     strategy: str
     k: int = 0
     h: int = 0
+    restarted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +42,7 @@ class GoldfishAblation:
 
     Attributes:
       model: architecture of the twins; its vocabulary is that of the tokenizer that is trained.
-      arms: "none", or STRATEGY:K:H; "none" must be among them, the others are compared with it.
+      arms: "none", "none:restarted", or STRATEGY:K:H; "none" must be among them, the others are compared with it.
       seeds: of probes, copies, data order and initial weights; every arm is trained once with each.
       exposures: how often the probes of a bucket are read; 0 must be among them, it is the control.
       probes: how many probes each bucket has.
@@ -96,12 +101,12 @@ class GoldfishAblation:
 
 
 def parse_arm(name: str) -> Arm:
-    """Reads "none" or "STRATEGY:K:H"; raises UserError for anything else."""
-    if name == STANDARD:
-        return Arm(name, STANDARD)
+    """Reads "none", "none:restarted" or "STRATEGY:K:H"; raises UserError for anything else."""
+    if name in (STANDARD, RESTARTED):
+        return Arm(name, STANDARD, restarted=name == RESTARTED)
     strategy, _, sizes = name.partition(":")
     k, _, h = sizes.partition(":")
     if not (k.isdecimal() and h.isdecimal()):
-        raise UserError(f"arm {name!r} is neither {STANDARD!r} nor STRATEGY:K:H, such as document:50:50")
+        raise UserError(f"arm {name!r} is neither {STANDARD!r}, {RESTARTED!r} nor STRATEGY:K:H, such as document:50:50")
     check_goldfish(int(k), int(h), strategy, has_anchors=True)
     return Arm(name, strategy, int(k), int(h))

@@ -31,6 +31,7 @@ from apertus_jax.training.state import initialize_state
 from apertus_jax.training.train_step import Objective, make_train_step
 
 ROWS_AT_ONCE = 64
+OTHER_WEIGHTS = 1_000_003  # added to the seed where initial weights are to differ and nothing else
 WARMUP_SHARE, DECAY_SHARE = 0.05, 0.2
 GENERATED_AT_ONCE = 32
 
@@ -112,7 +113,7 @@ class Twins:
         self._losses = jax.jit(self._losses_and_guesses)
 
     def train(self, planted: Planted, masks: Masks, seed: int, progress: Callable[[int], object]) -> tuple[Any, list]:
-        """Returns the parameters after all rows, and the training loss of each step."""
+        """Returns the parameters after all rows, and the training loss of each step; `seed`: of initial weights."""
         initialize = jax.jit(lambda key: nn.unbox(initialize_state(self.settings.model, self._optimizer, key)))
         state, losses, size = initialize(jax.random.key(seed)), [], self.settings.batch_size
         for begin in range(0, len(planted.rows), size):
@@ -185,7 +186,7 @@ def measure(
     """Trains one arm with one seed → its figures as JSON values, and its continuations as arrays."""
     settings, started = twins.settings, time.monotonic()
     masks = arm_masks(arm, texts, planted)
-    params, losses = twins.train(planted, masks, seed, progress)
+    params, losses = twins.train(planted, masks, seed + OTHER_WEIGHTS * arm.restarted, progress)
     trained = time.monotonic() - started
     suffix = slice(settings.prefix, settings.length)  # tokens; their labels are one place earlier
     labels = slice(settings.prefix - 1, settings.length - 1)

@@ -177,6 +177,17 @@ def test_an_interrupted_run_goes_on_and_the_report_has_every_arm(tmp_path, monke
     assert first_losses[0] == pytest.approx(first_losses[1], abs=0.1)  # same weights, same rows, other labels
 
 
+def test_a_restarted_twin_reads_the_same_and_differs_in_its_first_weights_alone(tmp_path, monkeypatch, texts):
+    monkeypatch.setattr(ablation, "prepare_texts", lambda _: texts)
+    settings = dataclasses.replace(SETTINGS, arms=("none", "none:restarted"))
+    summary = ablation.run(settings, str(tmp_path), progress=False)
+    check_report(tmp_path, settings, summary)
+    one, other = (json.loads(path.read_text()) for path in sorted(tmp_path.glob("arms/*/figures.json")))
+    assert one["data"] == other["data"] and one["drop_rate"] == other["drop_rate"]
+    assert one["first_loss"] != other["first_loss"]
+    assert summary["arms"]["none:restarted"]["held_out"]["all"]["difference"] != 0
+
+
 def check_report(folder, settings, summary):
     page = (folder / "report.html").read_text()
     assert "<svg" in page and "Near-duplicate copies" in page and "<details>" in page
@@ -189,7 +200,8 @@ def check_report(folder, settings, summary):
         assert 0 <= low <= found["recall"]["0"]["rouge_l"]["value"] <= high <= 1
         assert "English" in found["held_out"] and found["held_out"]["all"]["loss"] > 0
     assert summary["arms"]["none"]["held_out"]["all"]["difference"] == 0
-    assert len(summary["claims"]) == 2 * len(settings.arms) - 1
+    masked = [arm for arm in settings.arms if not arm.startswith("none")]
+    assert len(summary["claims"]) == 1 + 2 * len(masked)
 
 
 @pytest.mark.slow
