@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "apertus_jax"
-EVERYWHERE = {"errors", "artifacts", "model_folder", "tensor_files", "reporting", "run_folder"}
+EVERYWHERE = {"errors", "artifacts", "model_folder", "tensor_files", "reporting", "run_folder", "lazy_names"}
 MAY_IMPORT = {
     "corpus": set(),
     "data": {"corpus"},

@@ -6,6 +6,7 @@ other processes left the machine alone, and over all calls where too few such ex
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +23,18 @@ from rich.table import Table
 from train_step_measurements import QUIET_SHARE, THREADS, busy_seconds, wait_for_quiet
 
 QUIET_CALLS = 3
+
+
+def build_parser(description: str, shapes: Iterable[str], calls: int) -> argparse.ArgumentParser:
+    """Returns the options that both comparisons have; `calls` is the default of timed calls in each process."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=tuple(shapes), action="append", help="repeatable; default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
+    parser.add_argument("--calls", type=int, default=calls, help="timed calls in each process")
+    parser.add_argument("--patience", type=float, default=20, help="seconds a process waits in all for others to pause")
+    parser.add_argument("--json", type=Path, help="write every number there")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
 
 
 def time_calls(call: Callable[[], Any], calls: int, patience: float) -> dict[str, Any]:

@@ -11,7 +11,6 @@ agree within 1e-4 + 1e-6 |ll|. See `alternation.py` for how it is measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alternation import show, take_turns, time_calls
+from alternation import build_parser, show, take_turns, time_calls
 from decode import SHAPES, write_model
 from rich.console import Console
 from train_step_measurements import THREADS
@@ -170,14 +169,8 @@ def run_child(task: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Compares the sides at each shape, or is the process of one measurement."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=tuple(SHAPES), action="append", help="repeatable; default: all")
+    parser = build_parser(__doc__, SHAPES, calls=2)
     parser.add_argument("--batch", default="16", help="batch size of the harness' backend: a number or auto")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each side")
-    parser.add_argument("--calls", type=int, default=2, help="timed calls in each process")
-    parser.add_argument("--patience", type=float, default=20, help="seconds a process waits in all for others to pause")
-    parser.add_argument("--json", type=Path, help="write every number there")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(run_child(json.loads(arguments.child))))
