@@ -30,6 +30,7 @@ class Command:
     example: str
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     uses_jax: bool = True
+    records_itself: bool = False  # it keeps the configuration of its output folder in a way of its own
     positional: str = ""  # the parameter that a bare argument sets
     variants: dict[str, Command] = dataclasses.field(default_factory=dict)  # flag → what runs when it is given
 
@@ -53,6 +54,7 @@ COMMANDS = {
         "the whole chain of one gin file, skipping what is complete",
         "apertus run --gin_file=quickstart.gin --output=runs/quickstart",
         {"output": "output"},
+        records_itself=True,
     ),
     "prepare": Command(
         "apertus_jax.corpus.prepare:prepare",
@@ -60,6 +62,7 @@ COMMANDS = {
         "apertus prepare --gin_file=policies/strict.gin --input=my.jsonl --output=runs/mine/prepared",
         {"input": "documents", "output": "output", "stage": "stage", "task": "task"},
         uses_jax=False,
+        records_itself=True,
     ),
     "why": Command(
         "apertus_jax.corpus.ledger:why",
@@ -118,6 +121,7 @@ COMMANDS = {
         "train a model on a token store; resumes where it stopped",
         "apertus pretrain --gin_file=my.gin --input=runs/mine/store --output=runs/mine/train --steps=1000",
         {"input": "store", "output": "output", "steps": "total_steps"},
+        records_itself=True,
     ),
     "evaluate": Command(
         "apertus_jax.evaluation:evaluate",
@@ -276,7 +280,10 @@ def call(command: Command, gin_files: Sequence[str], bindings: Sequence[str], va
     with gin.unlock_config():
         for parameter, value in values.items():
             gin.bind_parameter(f"{command.function}.{parameter}", value)
-    return gin.get_configurable(command.function)()
+    result = gin.get_configurable(command.function)()
+    if "output" in command.flags and not command.records_itself:
+        configuration.record_bindings(command.function)
+    return result
 
 
 def locations() -> list[str]:

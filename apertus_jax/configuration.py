@@ -6,6 +6,7 @@ from a gin file, only references inside gin files do.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import errno
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from etils import epath
 from gin import config_parser
 
+from apertus_jax import __version__, artifacts
 from apertus_jax.errors import UserError
 
 GIN_CONFIGS = Path(__file__).resolve().parent.parent / "gin_configs"
@@ -77,6 +80,7 @@ PLAIN_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text in quotes"),
     "bool": ((bool,), "True or False"),
 }
+OPERATIVE_CONFIG = "operative_config.gin"
 EFFECTIVE_CONFIG = "effective_config"  # a command with this parameter gets a function that returns its bindings
 REFERENCE = re.compile(r"[@%]([\w./]+)")
 _registered: dict[str, inspect.Signature] = {}
@@ -266,6 +270,23 @@ def effective_bindings(root: str) -> dict[str, str]:
             reached[name] = value
             pending.extend(REFERENCE.findall(value))
     return reached
+
+
+def record_bindings(name: str) -> None:
+    """Writes the bindings that `name` used, defaults and seeds included, into the folder that its `output` names.
+
+    The file can be given as --gin_file to do the same again.
+    """
+    bindings = effective_bindings(name)
+    outputs = [value for parameter, value in bindings.items() if parameter.endswith(f"{name}.output")]
+    output = next((ast.literal_eval(value) for value in outputs if value.startswith(("'", '"'))), None)
+    if output is None or not epath.Path(output).is_dir():
+        return
+    lines = [f"{parameter} = {value}" for parameter, value in sorted(bindings.items())]
+    text = "\n".join([f"# apertus_jax {__version__}: {name}", *lines, ""])
+    path = epath.Path(output) / OPERATIVE_CONFIG
+    if not (path.exists() and path.read_text() == text):
+        artifacts.write_atomically(path, text)
 
 
 def parse_bindings(text: str) -> dict[str, str]:
