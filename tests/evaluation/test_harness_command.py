@@ -9,8 +9,6 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval")
-
 from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.harness import evaluate_tasks

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval")
-
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.harness.generation_settings import cut_before, read_settings
 from apertus_jax.evaluation.harness.model import HarnessModel
@@ -226,7 +224,8 @@ def test_another_tokenizer_is_refused(root, model, tmp_path):
 
 
 def test_chat_format_is_that_of_transformers(root):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     reference = transformers.AutoTokenizer.from_pretrained(root / "tokenizer")
     ours = HarnessTokenizer(root / "tokenizer")
     talk = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " Is snow white? "}]

@@ -9,9 +9,6 @@ import unittest.mock
 import numpy as np
 import pytest
 
-pytest.importorskip("lm_eval")
-pytest.importorskip("torch")
-
 from apertus_jax.evaluation.harness import task_loading
 from apertus_jax.evaluation.harness.evaluate_tasks import run_tasks
 from apertus_jax.evaluation.harness.model import HarnessModel

@@ -5,8 +5,6 @@ import logging
 
 import pytest
 
-pytest.importorskip("lm_eval")
-
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.harness import task_loading
 from apertus_jax.evaluation.harness.local_data import SOURCES_FILE

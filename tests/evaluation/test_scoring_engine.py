@@ -254,8 +254,9 @@ def test_nothing_asked_gives_nothing(scorer):
 
 
 def test_answers_equal_transformers_on_the_exported_model(params, scorer, requests, answers, tmp_path):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    import torch
+    import transformers
+
     from apertus_jax.release import save_huggingface
 
     save_huggingface(tmp_path / "model", MODEL, params)
