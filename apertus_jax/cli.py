@@ -170,6 +170,14 @@ COMMANDS = {
         "apertus import --input=Apertus-8B --output=runs/apertus_8b",
         {"input": "repository", "output": "output"},
     ),
+    "data-summary": Command(
+        "apertus_jax.release.data_summary:data_summary",
+        "a prepared corpus to the EU public summary of training content, a datasheet and a Croissant description",
+        "apertus data-summary --gin_file=release/data_summary.gin --input=runs/quickstart/prepared "
+        "--output=runs/quickstart/data_summary",
+        {"input": "prepared", "output": "output"},
+        uses_jax=False,
+    ),
     "doctor": Command("apertus_jax.doctor:doctor", "what this machine can run", "apertus doctor"),
 }
 PLAIN_FLAGS = {

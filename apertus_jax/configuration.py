@@ -63,6 +63,14 @@ CONFIGURABLES = {
     "apertus_jax.training": ("Objective", "TrainingConfig"),
     "apertus_jax.evaluation.memorization.canaries": ("CanaryPlan",),
     "apertus_jax.evaluation.in_training": ("HeldOutEvaluator", "HeldOutSample"),
+    "apertus_jax.release.data_summary": (
+        "Provider",
+        "PublishedModel",
+        "SourceDescription",
+        "Crawler",
+        "Declarations",
+        "DatasheetAnswers",
+    ),
 }
 # What can be wrong with the place a command writes to, and what to do about it.
 PLACE_ERRORS = {
