@@ -302,7 +302,7 @@ def locations() -> list[str]:
 
 def one_line(error: UserError) -> str:
     """Returns the message on one line, without the trail of calls that gin appends to it and what a terminal obeys."""
-    from apertus_jax.corpus.ledger.printable import printable
+    from apertus_jax.printable import printable
 
     return printable(" ".join(str(error).partition("\n  In call to configurable")[0].split()))
 

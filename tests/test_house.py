@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "apertus_jax"
-EVERYWHERE = {"errors", "artifacts", "model_folder", "tensor_files", "reporting", "run_folder", "lazy_names"}
+EVERYWHERE = {"errors", "artifacts", "model_folder", "tensor_files", "reporting", "run_folder"}
+EVERYWHERE |= {"lazy_names", "printable"}
 MAY_IMPORT = {
     "corpus": set(),
     "data": {"corpus"},

@@ -12,8 +12,8 @@ import pytest
 
 from apertus_jax.cli import main
 from apertus_jax.corpus.ledger import Funnel, parts_of, why
-from apertus_jax.corpus.ledger.printable import printable
 from apertus_jax.corpus.ledger.report import write_report
+from apertus_jax.printable import printable
 
 MARK = "zqxj"  # in every hostile string and nowhere else
 ESCAPES = f"\x1b[31m{MARK}\x1b]0;title\x07\x9b2J\r\n\t\x08\x7f\x85\u2028"

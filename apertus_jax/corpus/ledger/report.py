@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 from apertus_jax.corpus.ledger.funnel import KEPT, Funnel
-from apertus_jax.corpus.ledger.printable import printable
 from apertus_jax.corpus.ledger.records import LEDGER_FILE
+from apertus_jax.printable import printable
 from apertus_jax.reporting import HtmlReport
 
 LANGUAGES_SHOWN, HOSTS_SHOWN = 60, 25

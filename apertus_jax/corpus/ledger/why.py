@@ -12,9 +12,9 @@ from etils import epath
 
 from apertus_jax import artifacts
 from apertus_jax.corpus.documents import DOCUMENT_ID
-from apertus_jax.corpus.ledger.printable import printable
 from apertus_jax.corpus.ledger.records import KIND, LEDGER_FILE, QUARANTINE_FILE, parts_of, url_digest
 from apertus_jax.errors import UserError
+from apertus_jax.printable import printable
 
 FIRST = ("decision", "reason", "detail", "kept_id", "document_id", "url", "source", "file", "row")
 PLACE = re.compile(r"(?P<file>.+):(?P<row>\d+)")

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from apertus_jax.printable import OBEYED
 from apertus_jax.release.data_summary.template import NotAvailable, num_available
 from apertus_jax.reporting import HtmlReport
 
 # Controls, separators of lines and paragraphs, and what turns the direction of writing.
-_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
 NOT_AVAILABLE = "not_available"
 LONGEST_TABLE = 40  # rows; longer ones stand at the end of the page
@@ -69,7 +69,7 @@ def escape_markdown(text: str) -> str:
 
 def plain(text: str) -> str:
     """Returns a text on one line without characters that a page would obey rather than show."""
-    return _OBEYED.sub(" ", text).strip()
+    return " ".join(OBEYED.sub(" ", text).split())
 
 
 def public_summary(report: Report, summary: Mapping[str, Any]) -> None:
