@@ -116,6 +116,14 @@ COMMANDS = {
         {"input": "documents", "output": "output"},
         uses_jax=False,
     ),
+    "tombstoned": Command(
+        "apertus_jax.data.tombstoned_command:tombstoned",
+        "the texts of an older token store that removal requests name, and where they lie (personal data)",
+        "apertus tombstoned --input=runs/mine/store --output=runs/mine/tombstoned "
+        "--gin.tombstoned.tombstones=\"'runs/mine/tombstones'\"",
+        {"input": "store", "output": "output"},
+        uses_jax=False,
+    ),
     "pretrain": Command(
         "apertus_jax.training:pretrain",
         "train a model on a token store; resumes where it stopped",
@@ -176,6 +184,14 @@ COMMANDS = {
         "apertus data-summary --gin_file=release/data_summary.gin --input=runs/quickstart/prepared "
         "--output=runs/quickstart/data_summary",
         {"input": "prepared", "output": "output"},
+        uses_jax=False,
+    ),
+    "output-filter": Command(
+        "apertus_jax.release.output_filter:build_output_filter",
+        "passages and names that must not be put out to a signed file of digests, for generate.output_filter",
+        "apertus output-filter --input=listed.jsonl --output=runs/filter "
+        "--gin.build_output_filter.signing_key=\"'filter_key.pem'\" --gin.build_output_filter.date=\"'2026-11-24'\"",
+        {"input": "listed", "output": "output"},
         uses_jax=False,
     ),
     "doctor": Command("apertus_jax.doctor:doctor", "what this machine can run", "apertus doctor"),

@@ -63,6 +63,7 @@ CONFIGURABLES = {
     "apertus_jax.training": ("Objective", "TrainingConfig"),
     "apertus_jax.evaluation.memorization.canaries": ("CanaryPlan",),
     "apertus_jax.evaluation.in_training": ("HeldOutEvaluator", "HeldOutSample"),
+    "apertus_jax.release.output_filter": ("OutputFilter",),
     "apertus_jax.release.data_summary": (
         "Provider",
         "PublishedModel",

@@ -17,7 +17,8 @@ from etils import epath
 from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.inference.sampling import Sampling
-from apertus_jax.inference.stop_strings import generate_texts
+from apertus_jax.inference.stop_strings import GeneratedText, generate_texts
+from apertus_jax.inference.text_filter import TextFilter, is_stopped
 from apertus_jax.model_folder import KIND as MODEL_KIND
 from apertus_jax.model_folder import TOKENIZER_FILE, find_model, load_model, tokenizer_folder
 
@@ -41,6 +42,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 8,
     stop_strings: Sequence[str] = (),
+    output_filter: TextFilter | None = None,
 ) -> list[dict[str, Any]]:
     """Continues texts with a trained model and prints them.
 
@@ -59,12 +61,16 @@ def generate(
       seed: of the draws.
       batch_size: prompts decoded together; results do not depend on it.
       stop_strings: a continuation ends before the first of them.
+      output_filter: takes out of continuations what people asked to have removed, such as `OutputFilter`; see
+        `inference.text_filter`. What is listed may begin in the prompt. None filters nothing.
 
     Returns:
-      One {"prompt", "continuation", "tokens", "stopped"} per prompt, in order.
+      One {"prompt", "continuation", "tokens", "stopped"} per prompt, in order. With a filter also "output_filter", what
+      it did; "tokens" is then None where it changed the text, which the tokens would still tell.
 
     Raises:
-      UserError: no prompt, no model, a model without tokenizer, or whatever `generate_tokens` refuses.
+      UserError: no prompt, no model, a model without tokenizer, a filter that cannot be used, or whatever
+        `generate_tokens` refuses.
     """
     texts = [*prompts, *(read_prompts(prompts_file) if prompts_file is not None else ())]
     if not texts:
@@ -81,10 +87,14 @@ def generate(
         "seed": seed,
         "stop_strings": list(stop_strings),
     }
+    if output_filter is not None:
+        inputs["output_filter"] = dict(output_filter.identity())
     if output is not None and artifacts.already_built(output, KIND, inputs):
         results = [json.loads(line) for line in (epath.Path(output) / GENERATIONS_FILE).read_text().splitlines()]
     else:
-        results = _continue_texts(folder, texts, sampling, max_new_tokens, seed, batch_size, stop_strings)
+        results = _continue_texts(
+            folder, texts, sampling, max_new_tokens, seed, batch_size, stop_strings, output_filter
+        )
         if output is not None:
             _write_results(output, inputs, results)
     print_results(results)
@@ -147,6 +157,7 @@ def _continue_texts(
     seed: int,
     batch_size: int,
     stop_strings: Sequence[str],
+    output_filter: TextFilter | None,
 ) -> list[dict[str, Any]]:
     tokenizer = load_tokenizer(folder)
     config, params = load_model(folder)
@@ -155,12 +166,19 @@ def _continue_texts(
     prompts = [
         [*([] if begin is None else [begin]), *tokenizer.encode(text, add_special_tokens=False).ids] for text in texts
     ]
+    ends_text = None
+    if output_filter is not None and output_filter.stops:
+
+        def ends_text(row: int, text: str) -> bool:
+            return is_stopped(output_filter, texts[row], text)
+
     continuations = generate_texts(
         config,
         params,
         prompts,
         lambda tokens: tokenizer.decode(list(tokens), skip_special_tokens=True),
         stop_strings,
+        ends_text,
         max_new_tokens=max_new_tokens,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
@@ -170,14 +188,27 @@ def _continue_texts(
         batch_size=batch_size,
     )
     return [
-        {
-            "prompt": text,
-            "continuation": generated.text,
-            "tokens": generated.tokens,
-            "stopped": generated.stop_string is not None or (bool(generated.tokens) and generated.tokens[-1] in stops),
-        }
-        for text, generated in zip(texts, continuations, strict=True)
+        _result(text, generated, stops, output_filter) for text, generated in zip(texts, continuations, strict=True)
     ]
+
+
+def _result(
+    prompt: str, generated: GeneratedText, stops: Sequence[int], output_filter: TextFilter | None
+) -> dict[str, Any]:
+    """Returns one result row, filtered."""
+    result = {
+        "prompt": prompt,
+        "continuation": generated.text,
+        "tokens": generated.tokens,
+        "stopped": generated.stop_string is not None or (bool(generated.tokens) and generated.tokens[-1] in stops),
+    }
+    if output_filter is None:
+        return result
+    stream = output_filter.open(prompt)
+    shown = stream.feed(generated.text) + stream.finish()
+    if shown != generated.text:
+        result |= {"continuation": shown, "tokens": None}
+    return result | {"stopped": result["stopped"] or stream.stopped, "output_filter": dict(stream.report())}
 
 
 def _write_results(output: epath.PathLike, inputs: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:

@@ -39,6 +39,7 @@ def generate_texts(
     prompts: Sequence[Sequence[int]],
     decode: Decode,
     stop_strings: Sequence[str] = (),
+    ends_text: Callable[[int, str], bool] | None = None,
     **options: Any,
 ) -> list[GeneratedText]:
     """Returns the continuation of every prompt as text, in order.
@@ -49,6 +50,9 @@ def generate_texts(
       prompts: token ids, at least one each.
       decode: token ids to text, as the tokenizer does it; leaves special tokens out if the text shall not have them.
       stop_strings: a continuation ends before the first of them. Only its own text counts, not the prompt's.
+      ends_text: asked from time to time, with the place of a prompt and the text of its continuation so far, whether
+        the rest is not needed. What it says of a text must hold for all that this can become; the continuation that is
+        returned may be longer.
       options: keyword arguments of `generate_tokens`, stop tokens among them.
 
     Raises:
@@ -59,10 +63,11 @@ def generate_texts(
     if "" in stop_strings:
         raise UserError("stop string '' is empty and would end every text at once; leave it out")
     is_finished = None
-    if stop_strings:
+    if stop_strings or ends_text is not None:
 
-        def is_finished(_: int, tokens: list[int]) -> bool:
-            return find_stop_string(decode(tokens), stop_strings) is not None
+        def is_finished(row: int, tokens: list[int]) -> bool:
+            text = decode(tokens)
+            return find_stop_string(text, stop_strings) is not None or (ends_text is not None and ends_text(row, text))
 
     continuations = generate_tokens(config, params, prompts, is_finished=is_finished, **options)
     return [cut_tokens(tokens, decode, stop_strings) for tokens in continuations]

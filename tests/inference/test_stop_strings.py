@@ -81,6 +81,14 @@ def test_decoding_stops_soon_after_the_stop_string(config, params, prompts, monk
     assert steps == [16] and all(each.stop_string in first for each in texts)
 
 
+def test_a_text_of_which_the_rest_is_not_needed_ends_early(config, params, prompts):
+    whole = generate_texts(config, params, prompts, decode, max_new_tokens=64)
+    texts = generate_texts(config, params, prompts, decode, (), lambda row, text: row == 1, max_new_tokens=64)
+    for row, (each, longest) in enumerate(zip(texts, whole, strict=True)):
+        assert each.tokens == (longest.tokens[:16] if row == 1 else longest.tokens)
+        assert each.stop_string is None and each.text == decode(each.tokens)
+
+
 def test_stop_strings_need_two_compiled_programs_for_all_budgets(config, params, prompts):
     def compiled():
         return program.decode_batch._cache_size() + program.continue_batch._cache_size()
