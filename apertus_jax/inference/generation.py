@@ -90,7 +90,9 @@ def generate(
     if output_filter is not None:
         inputs["output_filter"] = dict(output_filter.identity())
     if output is not None and artifacts.already_built(output, KIND, inputs):
-        results = [json.loads(line) for line in (epath.Path(output) / GENERATIONS_FILE).read_text().splitlines()]
+        # Texts may hold separators that splitlines() would cut at, such as U+2028.
+        lines = (epath.Path(output) / GENERATIONS_FILE).read_text().split("\n")
+        results = [json.loads(line) for line in lines if line]
     else:
         results = _continue_texts(
             folder, texts, sampling, max_new_tokens, seed, batch_size, stop_strings, output_filter

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from apertus_jax import artifacts
 from apertus_jax.corpus.duplicates import DuplicateRule, DuplicateScoring
 from apertus_jax.corpus.prepare import prepare
 from tests.checkpoints.crash_points import CrashPoints, read_log
@@ -282,13 +283,31 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_space(crash_points, me
         assert not attempt["committed"], attempt
 
 
+def stopped_midway(gin_file, source, output):
+    """Starts a command with two workers and returns it once it has done some units and stands still, not yet finished.
+
+    On a busy machine it can have ended before it is looked at; then it is started again.
+    """
+    for _ in range(5):
+        process = start(gin_file, source, output, "--gin.prepare.workers=2")
+        wait_for(lambda: committed_units(output), process)
+        os.killpg(process.pid, signal.SIGSTOP)
+        if not artifacts.is_complete(output):
+            return process
+        os.killpg(process.pid, signal.SIGCONT)
+        process.communicate(timeout=60)
+        for folder in (output, output.with_name(f"{output.name}.work")):
+            shutil.rmtree(folder)
+    raise AssertionError("the command ended before it could be stopped, five times")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_is_one_line_and_leaves_no_process(gin_file, many_units, prepared_many, tmp_path, number):
     output = tmp_path / "out"
-    process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
-    wait_for(lambda: len(committed_units(output)) > 2, process)
+    process = stopped_midway(gin_file, many_units, output)
     # A terminal sends its interrupt to the whole group, a scheduler ends the command.
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    os.killpg(process.pid, signal.SIGCONT)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "apertus: interrupted\n")
     wait_until_gone(lambda: group_of(process))
@@ -298,9 +317,9 @@ def test_an_interrupt_is_one_line_and_leaves_no_process(gin_file, many_units, pr
 
 def test_a_worker_killed_alone_is_one_line_and_the_next_run_completes(gin_file, many_units, prepared_many, tmp_path):
     output = tmp_path / "out"
-    process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
-    wait_for(lambda: committed_units(output), process)
+    process = stopped_midway(gin_file, many_units, output)
     os.kill(workers_of(process)[0], signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGCONT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2 and said.count("\n") == 1, said
     assert "a worker process died" in said and "run the command again" in said
@@ -311,10 +330,10 @@ def test_a_worker_killed_alone_is_one_line_and_the_next_run_completes(gin_file, 
 @pytest.mark.slow
 def test_workers_end_when_their_command_is_killed(gin_file, many_units, prepared_many, tmp_path):
     output = tmp_path / "out"
-    process = start(gin_file, many_units, output, "--gin.prepare.workers=2")
-    wait_for(lambda: committed_units(output), process)
+    process = stopped_midway(gin_file, many_units, output)
     process.kill()
     process.wait()
+    os.killpg(process.pid, signal.SIGCONT)
     wait_until_gone(lambda: workers_of(process))
     process.communicate(timeout=60)
     run(output, many_units)

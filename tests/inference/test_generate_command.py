@@ -66,6 +66,12 @@ def test_stop_strings_cut_the_texts(model):
         assert result["stopped"] == (whole["stopped"] or stop in whole["continuation"])
 
 
+def test_results_with_unusual_line_separators_are_read_back(model, tmp_path):
+    texts = ["der\u2028Bund", "die\x85Kantone"]
+    first = generate(model, texts, output=tmp_path / "samples", **QUICK)
+    assert generate(model, texts, output=tmp_path / "samples", **QUICK) == first
+
+
 def test_run_folder_is_read_like_its_model(model):
     assert generate(model.parent, TEXTS[:1], **QUICK) == generate(model, TEXTS[:1], **QUICK)
 

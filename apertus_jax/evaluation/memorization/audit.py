@@ -71,7 +71,7 @@ class _Audit:
                 lines = [json.dumps(row, ensure_ascii=False) for row in write()]
                 (build.path / ROWS_FILE).write_text("".join(line + "\n" for line in lines))
         artifacts.verify(folder, PART_KIND)
-        return [json.loads(line) for line in (folder / ROWS_FILE).read_text().splitlines()]
+        return [json.loads(line) for line in (folder / ROWS_FILE).read_text().split("\n") if line]
 
 
 def memorization(

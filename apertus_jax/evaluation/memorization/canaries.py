@@ -203,7 +203,7 @@ def read_canaries(folder: epath.PathLike) -> tuple[list[Canary], dict[str, list[
     artifacts.verify(folder, KIND)
     root = epath.Path(folder)
     try:
-        rows = [json.loads(line) for line in (root / CANARIES_FILE).read_text().splitlines()]
+        rows = [json.loads(line) for line in (root / CANARIES_FILE).read_text().split("\n") if line]
         canaries = [Canary(**(row | {"prefixes": tuple(row["prefixes"])})) for row in rows]
         return canaries, json.loads((root / REFERENCES_FILE).read_text())
     except (KeyError, TypeError, ValueError) as error:
