@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from apertus_jax import __version__
 from apertus_jax.errors import UserError
+from apertus_jax.freed_memory import ARROW_ALLOCATOR
 
 BAD_INPUT_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -291,10 +292,17 @@ def prepare_jax() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {PROGRAM_ORDER_FLAG}=false"
 
 
+def prepare_arrow() -> None:
+    """Lets Arrow take memory from the C library, which gives it back, unless the environment chose otherwise."""
+    for name, value in ARROW_ALLOCATOR.items():
+        os.environ.setdefault(name, value)
+
+
 def call(command: Command, gin_files: Sequence[str], bindings: Sequence[str], values: dict[str, Any]) -> Any:
     """Parses the configuration and calls one command with it."""
     if command.uses_jax:
         prepare_jax()
+    prepare_arrow()
     import gin  # after the environment is set: registering imports jax
 
     from apertus_jax import configuration

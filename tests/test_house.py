@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "apertus_jax"
 EVERYWHERE = {"errors", "artifacts", "model_folder", "tensor_files", "reporting", "run_folder"}
-EVERYWHERE |= {"lazy_names", "printable"}
+EVERYWHERE |= {"freed_memory", "lazy_names", "printable"}
 MAY_IMPORT = {
     "corpus": set(),
     "data": {"corpus"},

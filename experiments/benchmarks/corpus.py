@@ -21,7 +21,7 @@ Stages:
   with all scores, digests of everything written, the HTML report. Ours looks for copies within a language, datatrove
   among all documents.
 - memory (only when named): the whole chain, the search for copies included, over tiny documents, a third of them
-  copies; peak of the resident memory of all processes together.
+  copies; peak of the resident memory of all processes together, of the command and of its one worker.
 """
 
 from __future__ import annotations
@@ -260,6 +260,8 @@ def memory(documents: int, folder: Path) -> Row:
         "copies": sum(count for *_, decision, count in _decisions(funnel) if decision.endswith("duplicate")),
         "input_mb": path.stat().st_size / 1e6,
         "peak_mb": run.peak_mb,
+        "parent_mb": run.parent_mb,
+        "worker_mb": run.worker_mb,
         "documents_per_second": documents / run.processor,
         "seconds": run.wall,
         "load": run.load,
@@ -297,12 +299,23 @@ def table_of(stage: str, rows: list[Row]) -> Table:
     """Returns the table of a stage."""
     table = Table(title=f"{stage}: medians, sides in turns, one core (load average {os.getloadavg()[0]:.1f})")
     if stage == MEMORY:
-        for column in ("documents", "units", "copies", "kept", "peak MB", "documents/s", "wall s", "load"):
+        for column in (
+            "documents",
+            "units",
+            "copies",
+            "kept",
+            "peak MB",
+            "command",
+            "worker",
+            "documents/s",
+            "wall s",
+            "load",
+        ):
             table.add_column(column, justify="right")
         for row in rows:
             counts = (f"{row[name]:,}" for name in ("documents", "units", "copies", "kept"))
-            rest = (f"{row['peak_mb']:,.0f}", f"{row['documents_per_second']:,.0f}", f"{row['seconds']:,.0f}")
-            table.add_row(*counts, *rest, f"{row['load']:.1f}")
+            sizes = ("peak_mb", "parent_mb", "worker_mb", "documents_per_second", "seconds")
+            table.add_row(*counts, *(f"{row[name]:,.0f}" for name in sizes), f"{row['load']:.1f}")
         return table
     columns = ["what", "ours", "peer", "its rate", "ratio", "target"]
     columns += ["kept, ours / its", "load"] if stage == "chain" else []

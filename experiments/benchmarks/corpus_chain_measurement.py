@@ -23,12 +23,16 @@ class Run:
       wall: seconds from start to end.
       processor: seconds of user and system time of all processes.
       peak_mb: largest sum of the resident sets of all processes; pages that they share count once for each.
+      parent_mb: largest resident set of the child itself.
+      worker_mb: largest resident set of one of its descendants.
       load: the machine's load average of one minute when the child ended.
     """
 
     wall: float
     processor: float
     peak_mb: float
+    parent_mb: float
+    worker_mb: float
     load: float
 
 
@@ -48,23 +52,25 @@ def run_script(script: str, arguments: Sequence[str | Path], log: Path) -> Run:
     started = time.perf_counter()
     with log.open("wb") as output:
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        peak = 0.0
+        peak = parent = worker = 0.0
         while True:
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
                 break
-            peak = max(peak, tree_megabytes(child.pid))
+            sizes = tree_megabytes(child.pid)
+            peak, parent = max(peak, sum(sizes.values())), max(parent, sizes.pop(child.pid, 0.0))
+            worker = max([worker, *sizes.values()])
             time.sleep(POLL_SECONDS)
     child.returncode = os.waitstatus_to_exitcode(status)
     wall = time.perf_counter() - started
     if child.returncode:
         last = (log.read_text(errors="replace").strip().splitlines() or ["it wrote nothing"])[-1]
         raise SystemExit(f"{script} ended with status {child.returncode}: {last}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, peak, os.getloadavg()[0])
+    return Run(wall, usage.ru_utime + usage.ru_stime, peak, parent, worker, os.getloadavg()[0])
 
 
-def tree_megabytes(root: int) -> float:
-    """Returns the sum of the resident sets of a process and all of its descendants."""
+def tree_megabytes(root: int) -> dict[int, float]:
+    """Returns the resident sets of a process and all of its descendants, in millions of bytes."""
     parents, pages = {}, {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -75,10 +81,11 @@ def tree_megabytes(root: int) -> float:
                 continue
             # The name in parentheses may hold anything; the state and the parent follow its last parenthesis.
             parents[int(entry.name)] = int(status[status.rindex(b")") + 2 :].split()[1])
-    total = 0
+    sizes = {}
     for pid, resident in pages.items():
         ancestor = pid
         while ancestor in parents and ancestor != root:
             ancestor = parents[ancestor]
-        total += resident if ancestor == root else 0
-    return total * os.sysconf("SC_PAGE_SIZE") / 1e6
+        if ancestor == root:
+            sizes[pid] = resident * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return sizes

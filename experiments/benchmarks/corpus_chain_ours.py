@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from apertus_jax import cli
 from apertus_jax.corpus.duplicates import DuplicateRule, DuplicateScoring
 from apertus_jax.corpus.language import LanguageRule, LanguageScoring
 from apertus_jax.corpus.personal_data import PersonalDataPolicy
@@ -42,6 +43,7 @@ def policy_of(snapshot: str, kind: str) -> Policy:
 
 def main() -> None:
     """Prepares the documents; the result lies in OUTPUT."""
+    cli.prepare_arrow()  # as the command does, before anything loads pyarrow
     documents, snapshot, output, kind = sys.argv[1:]
     options = {"unit_bytes": TINY_UNIT_BYTES} if kind == "tiny" else {}
     prepare(

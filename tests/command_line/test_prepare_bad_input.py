@@ -220,6 +220,7 @@ CLASSIFIER = ["--gin.Policy.content_scoring=[@ClassifierScoring(), @DuplicateSco
         ("documents", ["--task=4/4"], ["task 4/4", "go from 0"]),
         ("documents", ["--stage=scores"], ["--stage=scores", "score"]),
         ("documents", ["--gin.prepare.unit_bytes=0"], ["target_bytes = 0"]),
+        ("documents", ["--gin.prepare.sort_bytes=1000"], ["prepare.sort_bytes = 1000", "at least 1048576"]),
         ("documents", [*ROBOTS, "--gin.RobotsScoring.snapshot='ROOT/none'"], ["none does not exist", "robots"]),
         ("documents", [*ROBOTS, "--gin.RobotsScoring.snapshot='ROOT/empty'"], ["empty is not a complete", "robots"]),
         ("documents", ROBOTS, ["RobotsScoring.snapshot is empty", "robots-snapshot"]),

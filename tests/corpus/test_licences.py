@@ -1,5 +1,6 @@
 """Licences: spellings, expressions, classes, links, columns, and the rule with its traps."""
 
+import importlib.resources
 import itertools
 import json
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apertus_jax.corpus import licences
 from apertus_jax.corpus.licences import (
     CLASSES,
     LicenceRule,
@@ -177,6 +179,9 @@ def test_classes_equal_enumeration_of_all_choices(tree):
 
 
 def test_blue_oak_identifiers_are_in_the_spdx_list_and_in_permissive_classes():
+    listed = json.loads(importlib.resources.files(licences).joinpath("blue_oak.json").read_text())["ratings"]
+    counts = {rating: len(identifiers) for rating, identifiers in listed.items()}
+    assert counts == {"model": 1, "gold": 1, "silver": 30, "bronze": 120, "lead": 72}  # D§3: 152 without lead
     assert set(ratings().values()) == set(RATINGS) - {""}
     for identifier in ratings():
         assert identifier in licence_database(), identifier

@@ -13,6 +13,7 @@ import pytest
 
 from apertus_jax import artifacts
 from apertus_jax.corpus.documents import read_documents
+from apertus_jax.corpus.duplicates import SMALLEST_MEMORY
 from apertus_jax.corpus.language import LanguageRule
 from apertus_jax.corpus.ledger import parts_of
 from apertus_jax.corpus.prepare import prepare
@@ -125,6 +126,11 @@ def test_a_copy_that_another_rule_keeps_out_does_not_stand_for_the_others(corpus
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_any_number_of_worker_processes_gives_the_same_bytes(corpus, prepared, tmp_path, workers):
     run(tmp_path / "out", corpus, launcher="processes", workers=workers)
+    assert without_leases(contents(tmp_path / "out")) == without_leases(contents(prepared))
+
+
+def test_memory_for_sorting_shows_in_no_byte(corpus, prepared, tmp_path):
+    run(tmp_path / "out", corpus, sort_bytes=SMALLEST_MEMORY)
     assert without_leases(contents(tmp_path / "out")) == without_leases(contents(prepared))
 
 

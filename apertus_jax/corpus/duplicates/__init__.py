@@ -1,6 +1,6 @@
 """Duplicates: exact and near copies of documents, found over the whole corpus in flat memory."""
 
-from apertus_jax.corpus.duplicates.clusters import find_clusters
+from apertus_jax.corpus.duplicates.clusters import DEFAULT_MEMORY, SMALLEST_MEMORY, find_clusters
 from apertus_jax.corpus.duplicates.keys import KeyWriter, key_records, write_keys
 from apertus_jax.corpus.duplicates.ordinal_tables import OrdinalTable
 from apertus_jax.corpus.duplicates.rule import DuplicateRule
@@ -9,9 +9,11 @@ from apertus_jax.corpus.duplicates.survivors import choose_survivors
 from apertus_jax.corpus.duplicates.words import normalised_words
 
 __all__ = [
+    "DEFAULT_MEMORY",
     "DuplicateRule",
     "DuplicateScorer",
     "DuplicateScoring",
+    "SMALLEST_MEMORY",
     "KeyWriter",
     "OrdinalTable",
     "choose_survivors",

@@ -23,7 +23,8 @@ from apertus_jax.corpus.duplicates.ordinal_tables import write_ordinal_table
 from apertus_jax.corpus.duplicates.row_files import RowFile, SortedLookup, group_sizes, grouped
 from apertus_jax.errors import UserError
 
-DEFAULT_MEMORY = 256 << 20
+# More saves passes over the disk from some 10^8 documents on; at 10^6 and 3 * 10^6 it saved none of the time.
+DEFAULT_MEMORY = 64 << 20
 SMALLEST_MEMORY = 1 << 20
 CLUSTER_COLUMNS = ("ordinal", "cluster", "original", "size", "exact")
 

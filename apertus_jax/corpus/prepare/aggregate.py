@@ -25,7 +25,6 @@ STATISTICS_KIND, COPIES_KIND = "prepare_statistics", "prepare_copies"
 STATISTICS_FILE = "statistics.json"
 CLUSTERS_FILE = "clusters.parquet"
 REPEATED_FILE = "repeated_ids.bin"  # uint64 ordinals of documents whose identity an earlier document has
-MEMORY_BYTES = 256 << 20
 
 
 def require_documents(score_folders: Sequence[epath.Path]) -> None:
@@ -56,16 +55,17 @@ def write_statistics(preparation: Preparation, score_folders: Sequence[epath.Pat
     (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=1, sort_keys=True, ensure_ascii=False))
 
 
-def find_copies(score_folders: Sequence[epath.Path], folder: epath.Path) -> dict[str, Any]:
+def find_copies(score_folders: Sequence[epath.Path], folder: epath.Path, sort_bytes: int) -> dict[str, Any]:
     """Writes which identities are repeated and which documents are copies of each other; returns a summary.
 
-    Both follow from the scores alone, whatever the policy decides.
+    Both follow from the scores alone, whatever the policy decides, and however much memory sorting may take.
     """
     with scratch_folder(folder) as scratch:
-        summary: dict[str, Any] = {"repeated_ids": _find_repeated_ids(score_folders, folder / REPEATED_FILE, scratch)}
+        repeated = _find_repeated_ids(score_folders, folder / REPEATED_FILE, scratch, sort_bytes)
+        summary: dict[str, Any] = {"repeated_ids": repeated}
         keys = [os.fspath(each / KEYS_FILE) for each in score_folders if (each / KEYS_FILE).exists()]
         if keys:
-            summary["clusters"] = find_clusters(keys, os.fspath(folder / CLUSTERS_FILE), scratch, MEMORY_BYTES)
+            summary["clusters"] = find_clusters(keys, os.fspath(folder / CLUSTERS_FILE), scratch, sort_bytes)
     return summary
 
 
@@ -110,9 +110,9 @@ def _rows(
                 yield row | {"language": preparation.language_of(row)}
 
 
-def _find_repeated_ids(score_folders: Sequence[epath.Path], path: epath.Path, scratch: str) -> int:
+def _find_repeated_ids(score_folders: Sequence[epath.Path], path: epath.Path, scratch: str, sort_bytes: int) -> int:
     """Writes the ordinals of all documents but the first of each identity, ascending; returns how many."""
-    identities = RowSorter(3, scratch, MEMORY_BYTES)
+    identities = RowSorter(3, scratch, sort_bytes)
     for unit, each in enumerate(score_folders):
         row = 0
         for (document_ids,) in column_arrays(each / SCORES_FILE, ["document_id"]):
@@ -121,7 +121,7 @@ def _find_repeated_ids(score_folders: Sequence[epath.Path], path: epath.Path, sc
             rows[:, 2] = np.arange(len(rows), dtype=np.uint64) + np.uint64(ordinal(unit, row))
             identities.add(rows)
             row += len(rows)
-    repeated = RowSorter(1, scratch, MEMORY_BYTES)
+    repeated = RowSorter(1, scratch, sort_bytes)
     for block in _later_of_equal(identities.sorted_blocks()):
         repeated.add(block[:, 2:])
     count = 0

@@ -11,6 +11,7 @@ from etils import epath
 
 from apertus_jax import __version__, artifacts
 from apertus_jax.corpus.documents import input_name
+from apertus_jax.corpus.duplicates import DEFAULT_MEMORY, SMALLEST_MEMORY
 from apertus_jax.corpus.ledger import Funnel
 from apertus_jax.corpus.ledger import records as ledger
 from apertus_jax.corpus.ledger.report import write_report
@@ -37,6 +38,7 @@ from apertus_jax.corpus.prepare.stages import (
 from apertus_jax.corpus.prepare.tasks import Share, is_done, missing_units, read_summaries
 from apertus_jax.corpus.sources import Source
 from apertus_jax.errors import UserError
+from apertus_jax.freed_memory import return_freed_memory
 from apertus_jax.run_folder import acquire_lease
 
 PLAN, FINISH = "plan", "finish"
@@ -58,6 +60,7 @@ def prepare(
     beam_options: Sequence[str] = (),
     unit_bytes: int = 64_000_000,
     seconds_per_document: float = 30.0,
+    sort_bytes: int = DEFAULT_MEMORY,
     show_hosts: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -80,6 +83,7 @@ def prepare(
       beam_options: of Apache Beam's pipeline.
       unit_bytes: size of the pieces into which large files are cut.
       seconds_per_document: a document whose scoring takes longer is quarantined.
+      sort_bytes: memory for sorting, at least 1 MiB; more saves passes over the disk in a very large corpus.
       show_hosts: names domains in the report instead of masking them.
       progress: shows bars on a terminal.
 
@@ -90,10 +94,12 @@ def prepare(
     share = Share.parse(task)
     if stage and stage not in ORDER:
         raise UserError(f"prepare --stage={stage} does not exist; stages are {', '.join(ORDER)}")
+    if sort_bytes < SMALLEST_MEMORY:
+        raise UserError(f"prepare.sort_bytes = {sort_bytes} is too little to sort in; give at least {SMALLEST_MEMORY}")
     given = [*sources, Source(name=input_name(documents), path=str(documents))] if documents else list(sources)
     work = work or f"{output}.work"
     plan = make_plan(given, work, as_of, unit_bytes)
-    preparation = Preparation(plan, policy, str(work), str(output), seconds_per_document)
+    preparation = Preparation(plan, policy, str(work), str(output), seconds_per_document, sort_bytes)
     if artifacts.already_built(output, ledger.KIND, preparation.part_inputs):
         return dict(artifacts.read_manifest(output, ledger.KIND)["summary"])
     _refuse_strangers(epath.Path(output))
@@ -106,6 +112,7 @@ def prepare(
                 _do_units(preparation, name, share, units, bars)
             elif name != PLAN and not _do_once(preparation, name, share, show_hosts, bars):
                 break
+            return_freed_memory()
     if artifacts.is_complete(output):
         return dict(artifacts.read_manifest(output, ledger.KIND)["summary"])
     return {"plan": preparation.plan.digest(), "units": len(plan.units)}
@@ -171,7 +178,7 @@ def _aggregate(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
     copies, statistics = copies_folder(preparation), statistics_folder(preparation)
     if not artifacts.already_built(copies, aggregate.COPIES_KIND, preparation.score_inputs):
         with artifacts.build(copies, aggregate.COPIES_KIND, preparation.score_inputs) as build:
-            build.summary.update(aggregate.find_copies(folders, build.path))
+            build.summary.update(aggregate.find_copies(folders, build.path, preparation.sort_bytes))
     with artifacts.build(statistics, aggregate.STATISTICS_KIND, preparation.decision_inputs) as build:
         aggregate.write_statistics(preparation, folders, build.path)
 
@@ -179,7 +186,8 @@ def _aggregate(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
 def _select(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
     """Chooses among copies."""
     with artifacts.build(select_folder(preparation), select.KIND, preparation.decision_inputs) as build:
-        chosen = select.select(copies_folder(preparation), folders, preparation.duplicate_rule, build.path)
+        copies, rule = copies_folder(preparation), preparation.duplicate_rule
+        chosen = select.select(copies, folders, rule, build.path, preparation.sort_bytes)
         build.summary.update(chosen)
 
 

@@ -15,8 +15,9 @@ from typing import Any, Self
 from apertus_jax.corpus.prepare.preparation import Preparation
 from apertus_jax.corpus.prepare.stages import stage_of
 from apertus_jax.corpus.prepare.tasks import do_unit
-from apertus_jax.corpus.prepare.unit_process import ONE_THREAD
+from apertus_jax.corpus.prepare.unit_process import WORKER_ENVIRONMENT
 from apertus_jax.errors import UserError
+from apertus_jax.freed_memory import return_freed_memory
 
 PROCESSES, INLINE, BEAM = "processes", "inline", "beam"
 LAUNCHERS = (PROCESSES, INLINE, BEAM)
@@ -74,13 +75,14 @@ class Launcher:
         elif self._kind == INLINE:
             for number in numbers:
                 do_unit(stage_of(self._preparation, stage), number)
+                return_freed_memory()
                 done(number)
         else:
             self._do_in_processes(stage, numbers, done)
 
     def _do_in_processes(self, stage: str, numbers: Sequence[int], done: Callable[[int], Any]) -> None:
         try:
-            with _environment(ONE_THREAD):
+            with _environment(WORKER_ENVIRONMENT):
                 self._pool = self._pool or self._open_pool()
                 futures = [self._pool.submit(_do_unit_of, stage, number) for number in numbers]
             for future in concurrent.futures.as_completed(futures):
@@ -148,4 +150,5 @@ def _end_with(lifeline: multiprocessing.connection.Connection) -> None:
 def _do_unit_of(stage: str, number: int) -> int:
     """Does one unit in a worker process and returns its number."""
     do_unit(stage_of(_preparation, stage), number)
+    return_freed_memory()
     return number

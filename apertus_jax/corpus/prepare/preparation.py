@@ -11,7 +11,7 @@ from etils import epath
 
 from apertus_jax import artifacts
 from apertus_jax.corpus.documents import UNKNOWN_LANGUAGE
-from apertus_jax.corpus.duplicates import DuplicateRule
+from apertus_jax.corpus.duplicates import DEFAULT_MEMORY, DuplicateRule
 from apertus_jax.corpus.language import LanguageRule, document_language
 from apertus_jax.corpus.prepare.plan import Plan
 from apertus_jax.corpus.prepare.policy import Policy, describe, part_of, scorers_of
@@ -31,6 +31,7 @@ class Preparation:
       work: folder of the intermediate stages, named after what decided them, so that policies can share scores.
       output: folder of the result.
       seconds_per_document: a document that needs longer is quarantined.
+      sort_bytes: memory for sorting; no byte of the result depends on it.
     """
 
     plan: Plan
@@ -38,6 +39,7 @@ class Preparation:
     work: str
     output: str
     seconds_per_document: float
+    sort_bytes: int = DEFAULT_MEMORY
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves loaded models behind."""

@@ -15,7 +15,7 @@ from etils import epath
 from apertus_jax.corpus.duplicates import DuplicateRule, OrdinalTable, choose_survivors
 from apertus_jax.corpus.duplicates.external_sort import RowSorter
 from apertus_jax.corpus.duplicates.ordinal_tables import write_ordinal_table
-from apertus_jax.corpus.prepare.aggregate import CLUSTERS_FILE, MEMORY_BYTES, id_words, scratch_folder
+from apertus_jax.corpus.prepare.aggregate import CLUSTERS_FILE, id_words, scratch_folder
 from apertus_jax.corpus.prepare.plan import ROW_BITS, ordinal
 from apertus_jax.corpus.prepare.tables import column_arrays
 
@@ -27,7 +27,11 @@ LOWEST_BITS = np.uint64((1 << ROW_BITS) - 1)
 
 
 def select(
-    aggregated: epath.Path, decision_folders: Sequence[epath.Path], rule: DuplicateRule | None, folder: epath.Path
+    aggregated: epath.Path,
+    decision_folders: Sequence[epath.Path],
+    rule: DuplicateRule | None,
+    folder: epath.Path,
+    sort_bytes: int,
 ) -> dict[str, Any]:
     """Writes which copies survive, and the identities by which the ledger names them; returns a summary."""
     clusters = aggregated / CLUSTERS_FILE
@@ -41,9 +45,9 @@ def select(
             rule.keep,
             rule.near,
             scratch,
-            MEMORY_BYTES,
+            sort_bytes,
         )
-        wanted = RowSorter(1, scratch, MEMORY_BYTES, distinct=True)
+        wanted = RowSorter(1, scratch, sort_bytes, distinct=True)
         for path in (clusters, folder / SURVIVORS_FILE):
             for block in OrdinalTable(os.fspath(path)).blocks():
                 wanted.add(np.ascontiguousarray(block[:, 1:2]))  # the head of the cluster; the copy that stays

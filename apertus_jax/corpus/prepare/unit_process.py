@@ -15,11 +15,13 @@ from apertus_jax.corpus.prepare.preparation import Preparation
 from apertus_jax.corpus.prepare.stages import stage_of
 from apertus_jax.corpus.prepare.tasks import do_unit
 from apertus_jax.errors import UserError
+from apertus_jax.freed_memory import ARROW_ALLOCATOR
 
 MODULE = "apertus_jax.corpus.prepare.unit_process"
 BAD_UNIT_STATUS = 3
 # Products of small matrices gain nothing from threads, and their number must not show in a score's last digit.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+WORKER_ENVIRONMENT = ONE_THREAD | ARROW_ALLOCATOR
 
 
 def encode_job(preparation: Preparation, stage: str) -> str:
@@ -39,7 +41,7 @@ def run_in_process(number: int, job: str) -> int:
         input=job,
         text=True,
         stderr=subprocess.PIPE,
-        env=os.environ | ONE_THREAD,
+        env=os.environ | WORKER_ENVIRONMENT,
         check=False,
     )
     if ended.returncode == BAD_UNIT_STATUS:
