@@ -132,6 +132,14 @@ COMMANDS = {
         {"input": "store", "output": "output", "steps": "total_steps"},
         records_itself=True,
     ),
+    "provenance": Command(
+        "apertus_jax.data.provenance_command:provenance",
+        "which documents a step was trained on, and which steps were trained on a document",
+        "apertus provenance 120 --input=runs/quickstart/train --gin.provenance.show_text=True",
+        {"input": "run", "output": "output", "steps": "steps"},
+        uses_jax=False,
+        positional="question",
+    ),
     "evaluate": Command(
         "apertus_jax.evaluation:evaluate",
         "held-out loss per script, with intervals, against the unigram baseline",

@@ -18,6 +18,7 @@ from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.data import BatchSchedule, Mixture, TokenStore, stream_of_store
 from apertus_jax.data.device_batches import DeviceBatches
 from apertus_jax.data.loader import BatchLoader, ReadAhead
+from apertus_jax.data.recorded_stream import describe_data
 from apertus_jax.data.sample_stream import SampleStream
 from apertus_jax.data.store_stream import MegatronMixture
 from apertus_jax.errors import UserError
@@ -127,8 +128,8 @@ def pretrain(
         state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
         if is_first():
             run_record.write_record(folder, identity, config, removals.record)
-            digests = dict.fromkeys(token_store.training_sources, token_store.digest)
-            run_record.write_json(folder / run_record.MIXTURE_FILE, stream.describe(digests))
+            data = describe_data(stream, token_store, mixture, total_steps, sample_index)
+            run_record.write_data_record(folder, data, first_step)
         # -------------------------------------------------------- steps
         result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
         if first_step < total_steps:

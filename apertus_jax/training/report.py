@@ -10,9 +10,9 @@ from etils import epath
 
 from apertus_jax import __version__
 from apertus_jax.data.exposure import LanguageExposure
+from apertus_jax.data.recorded_stream import MIXTURE_FILE
 from apertus_jax.reporting import HtmlReport, bar_plot, line_plot
 from apertus_jax.training.program import Program
-from apertus_jax.training.run_record import MIXTURE_FILE
 from apertus_jax.training.telemetry import read_evaluations, read_metrics
 
 REPORT_FILE = "report.html"

@@ -10,12 +10,12 @@ from etils import epath
 
 from apertus_jax import __version__
 from apertus_jax.artifacts import digest_json, write_atomically
+from apertus_jax.data.recorded_stream import MIXTURE_FILE, extended_record
 from apertus_jax.errors import UserError
 
 RECORD_FILE = "run.json"
 FINISHED_FILE = "finished.json"
 CONFIG_FILE = "config.gin"
-MIXTURE_FILE = "mixture.json"
 # Bindings that may change between two starts of one run, because no bit of the result depends on them.
 FREE_TO_CHANGE = (
     "pretrain.store",
@@ -108,6 +108,12 @@ def write_record(
     if tombstones is not None:
         record["tombstones"] = dict(tombstones)
     write_json(folder / RECORD_FILE, record)
+
+
+def write_data_record(folder: epath.Path, description: Mapping[str, Any], first_step: int) -> None:
+    """Writes `mixture.json`: the order of the samples from `first_step` on (`describe_data`), and the ones before."""
+    path = folder / MIXTURE_FILE
+    write_json(path, extended_record(read_json(path) if path.exists() else None, description, first_step))
 
 
 def check_identity(folder: epath.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
