@@ -27,8 +27,7 @@ from apertus_jax import artifacts
 from apertus_jax.corpus.documents import UNKNOWN_LANGUAGE, document_id
 from apertus_jax.data.document_inputs import read_inputs, resolve_inputs
 from apertus_jax.data.grams import gram_hashes
-from apertus_jax.data.provenance import DocumentUse, uses_of_document
-from apertus_jax.data.sample_stream import SampleStream
+from apertus_jax.data.provenance import DocumentUse, Phase, uses_in_phases
 from apertus_jax.data.tokenizer import Tokenizer
 from apertus_jax.errors import UserError
 
@@ -201,12 +200,12 @@ def gram_overlap(texts: Sequence[str], documents: Iterable[str]) -> np.ndarray:
     return np.array([found[np.searchsorted(known, each)].mean() if len(each) else 0.0 for each in grams])
 
 
-def exposure_ledger(stream: SampleStream, probes: Sequence[PlantedProbe], num_steps: int) -> list[ProbeExposure]:
+def exposure_ledger(phases: Sequence[Phase], probes: Sequence[PlantedProbe], num_steps: int) -> list[ProbeExposure]:
     """Returns the exposures that really happened in the first `num_steps` steps of a run, in the order of `probes`.
 
     A copy that was cut between windows counts once all its pieces were labels. Controls have no uses.
     """
-    places = _places_of_copies(stream, probes)
+    places = _places_of_copies(phases, probes)
     ledger = []
     for probe in probes:
         uses: list[DocumentUse] = []
@@ -217,7 +216,7 @@ def exposure_ledger(stream: SampleStream, probes: Sequence[PlantedProbe], num_st
                 missing += 1
                 continue
             source, document, length = place
-            found = uses_of_document(stream, source, document, num_steps)
+            found = uses_in_phases(phases, source, document, num_steps)
             counts = _label_counts(found, length)
             exposures += int(counts.min())
             most += int(counts.max())
@@ -329,11 +328,11 @@ def _commitments(probes: Sequence[PlantedProbe]) -> str:
     return buffer.getvalue()
 
 
-def _places_of_copies(stream: SampleStream, probes: Sequence[PlantedProbe]) -> dict[str, tuple[str, int, int]]:
-    """Returns (source, document number, tokens) by the document_id of each copy that the stream's sources hold."""
+def _places_of_copies(phases: Sequence[Phase], probes: Sequence[PlantedProbe]) -> dict[str, tuple[str, int, int]]:
+    """Returns (source, document number, tokens) by the document_id of each copy that the sources of a run hold."""
     wanted = pyarrow.array([probe.copy_id(copy) for probe in probes for copy in range(probe.copies)], pyarrow.string())
     places: dict[str, tuple[str, int, int]] = {}
-    for source, tokens in {entry.source: entry.tokens for entry in stream.sources}.items():
+    for source, tokens in {each.source: each.tokens for phase in phases for each in phase.stream.sources}.items():
         ids = tokens.documents.column("document_id")
         for document in np.flatnonzero(pyarrow.compute.is_in(ids, value_set=wanted).to_numpy()).tolist():
             length = int(tokens.document_starts[document + 1] - tokens.document_starts[document])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute
@@ -31,6 +32,14 @@ class DocumentUse:
     start: int
     length: int
     offset: int
+
+
+class Phase(NamedTuple):
+    """Steps `first_step` .. `stop_step` - 1 of a run are in the order of `stream`; without a stop, all that follow."""
+
+    first_step: int
+    stop_step: int | None
+    stream: SampleStream
 
 
 def uses_of_sample(stream: SampleStream, sample_id: int) -> list[DocumentUse]:
@@ -76,6 +85,20 @@ def uses_of_document(stream: SampleStream, source: str, document: int, num_steps
                 if 0 <= number < num_samples:
                     uses.extend(use for use in _uses(stream, number, entry, epoch, sample, document))
     return sorted(uses, key=lambda use: (use.sample_id, use.offset))
+
+
+def uses_in_phases(phases: Sequence[Phase], source: str, document: int, num_steps: int) -> list[DocumentUse]:
+    """Returns the uses of one document in the first `num_steps` steps of a run, whatever its order was, by step.
+
+    An order that leaves the source out does not use its documents.
+    """
+    uses: list[DocumentUse] = []
+    for phase in phases:
+        if source in {entry.source for entry in phase.stream.sources}:
+            stop = num_steps if phase.stop_step is None else min(phase.stop_step, num_steps)
+            found = uses_of_document(phase.stream, source, document, stop)
+            uses += [use for use in found if use.step >= phase.first_step]
+    return uses
 
 
 def uses_of_request(

@@ -15,8 +15,8 @@ from etils import epath
 from apertus_jax import artifacts
 from apertus_jax.corpus.documents import DOCUMENT_ID
 from apertus_jax.corpus.removal.requests import parse_day
-from apertus_jax.data.provenance import DocumentUse, uses_of_document, uses_of_step
-from apertus_jax.data.recorded_stream import Phase, recorded_streams
+from apertus_jax.data.provenance import DocumentUse, Phase, uses_in_phases, uses_of_step
+from apertus_jax.data.recorded_stream import recorded_streams, steps_done
 from apertus_jax.data.token_store import HELD_OUT, TokenStore
 from apertus_jax.data.tombstoned_documents import find_tombstoned, open_tombstones
 from apertus_jax.errors import UserError
@@ -24,7 +24,7 @@ from apertus_jax.printable import printable
 
 KIND = "provenance"
 USES_FILE = "uses.jsonl"
-RUN_FILE, FINISHED_FILE, METRICS_FILE = "run.json", "finished.json", "metrics.jsonl"
+RUN_FILE = "run.json"
 ROWS_SHOWN = 40
 CHARACTERS_SHOWN = 60
 
@@ -68,28 +68,14 @@ def provenance(
         title = f"step {int(question)}: {len(uses)} stretches of {len({_document(use) for use in uses})} documents"
     else:
         documents = _documents_named(opened, question, tombstones, today)
-        uses = _uses_of_documents(phases, documents, done)
+        uses = [use for source, number in documents for use in uses_in_phases(phases, source, number, done)]
+        uses.sort(key=lambda use: (use.step, use.row, use.offset))
         title = f"{question}: {_read(uses)} in {done} steps{_held_out_note(documents)}"
     rows = [_row(use, opened, show_text) for use in uses]
     if output:
         _write(output, rows, {"question": question, "steps": done, "store": opened.digest, "show_text": show_text})
     _show(rows, title)
     return rows
-
-
-def steps_done(run: epath.Path) -> int:
-    """Returns how many steps a run has done, as far as it has logged them.
-
-    Raises:
-      UserError: none yet.
-    """
-    if (run / FINISHED_FILE).exists():
-        return json.loads((run / FINISHED_FILE).read_text())["step"]
-    lines = (run / METRICS_FILE).read_text().split("\n") if (run / METRICS_FILE).exists() else []
-    last = max((json.loads(line)["step"] for line in lines if line.endswith("}") and '"step"' in line), default=0)
-    if not last:
-        raise UserError(f"{run} has logged no step yet; give --steps to ask about the steps to come")
-    return last
 
 
 def _recorded_store(run: epath.Path) -> str:
@@ -109,19 +95,6 @@ def _uses_of_step(phases: Sequence[Phase], step: int, done: int, run: epath.Path
         raise UserError(f"{run} has done {done} steps, 0 to {done - 1}; give --steps to ask about the steps to come")
     phase = next(phase for phase in phases if phase.stop_step is None or step < phase.stop_step)
     return uses_of_step(phase.stream, step)
-
-
-def _uses_of_documents(phases: Sequence[Phase], documents: Sequence[tuple[str, int]], done: int) -> list[DocumentUse]:
-    """Returns the uses of documents in all steps done, by step; sources that an order leaves out have none."""
-    uses = []
-    for phase in phases:
-        stop = done if phase.stop_step is None else min(phase.stop_step, done)
-        sources = {entry.source for entry in phase.stream.sources}
-        for source, number in documents:
-            if source in sources:
-                found = uses_of_document(phase.stream, source, number, stop)
-                uses += [use for use in found if use.step >= phase.first_step]
-    return sorted(uses, key=lambda use: (use.step, use.row, use.offset))
 
 
 def _documents_named(store: TokenStore, question: str, tombstones: str, today: str) -> list[tuple[str, int]]:

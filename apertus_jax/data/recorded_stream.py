@@ -9,28 +9,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 
 from apertus_jax.data.batch_schedule import BatchSchedule
 from apertus_jax.data.mixture import Mixture, MixtureStage
+from apertus_jax.data.provenance import Phase
 from apertus_jax.data.sample_stream import MegatronStage, SampleStream
 from apertus_jax.data.store_stream import MegatronMixture, stream_of_store
 from apertus_jax.data.token_store import TokenStore
 from apertus_jax.errors import UserError
 
-MIXTURE_FILE = "mixture.json"
+MIXTURE_FILE, FINISHED_FILE, METRICS_FILE = "mixture.json", "finished.json", "metrics.jsonl"
 MADE_FROM, FROM_STEP, EARLIER = "made_from", "from_step", "earlier"
 STAGES_OF = {"Mixture": (Mixture, MixtureStage), "MegatronMixture": (MegatronMixture, MegatronStage)}
-
-
-class Phase(NamedTuple):
-    """Steps `first_step` .. `stop_step` - 1 were, or will be, trained in the order of `stream`; no stop: None."""
-
-    first_step: int
-    stop_step: int | None
-    stream: SampleStream
 
 
 def describe_data(
@@ -87,6 +80,22 @@ def recorded_streams(run: epath.PathLike, store: TokenStore) -> list[Phase]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); restore it") from error
     return [Phase(*each) for each in zip(starts, [*starts[1:], None], streams, strict=True)]
+
+
+def steps_done(run: epath.PathLike) -> int:
+    """Returns how many steps a run has done, as far as it has logged them.
+
+    Raises:
+      UserError: none yet.
+    """
+    finished, metrics = epath.Path(run) / FINISHED_FILE, epath.Path(run) / METRICS_FILE
+    if finished.exists():
+        return json.loads(finished.read_text())["step"]
+    lines = metrics.read_text().split("\n") if metrics.exists() else []
+    last = max((json.loads(line)["step"] for line in lines if line.endswith("}") and '"step"' in line), default=0)
+    if not last:
+        raise UserError(f"{run} has logged no step yet; give --steps to ask about the steps to come")
+    return last
 
 
 def _made_again(description: Mapping[str, Any], store: TokenStore, path: epath.Path) -> SampleStream:

@@ -22,6 +22,7 @@ from apertus_jax.data.probes import (
     read_probes,
     write_exposure_ledger,
 )
+from apertus_jax.data.provenance import Phase
 from apertus_jax.data.sample_stream import build_stream
 from apertus_jax.errors import UserError
 
@@ -91,7 +92,7 @@ def test_ledger_counts_what_reading_every_batch_finds(store, planted, sample_ind
     loader = BatchLoader(stream, store.vocab_size, store.eod_id)
     batches = [loader.batch(step) for step in range(STEPS)]
     probes = read_probes(planted / "probes")
-    ledger = exposure_ledger(stream, probes, STEPS)
+    ledger = exposure_ledger([Phase(0, None, stream)], probes, STEPS)
     assert [each.probe for each in ledger] == [probe.probe for probe in probes]
     endings = collections.Counter()
     for batch in batches:
@@ -127,7 +128,7 @@ def test_exposures_of_one_window_per_document_are_occurrences_of_its_text(make_s
         labels = collections.Counter()
         for step in range(steps):
             labels.update(loader.batch(step)["tokens"][0, 1:].tolist())
-        (found,) = exposure_ledger(stream, [probe], steps)
+        (found,) = exposure_ledger([Phase(0, None, stream)], [probe], steps)
         counts = [labels[token] for token in documents[4][1:-1]]
         assert (found.exposures, found.partial) == (min(counts), max(counts) - min(counts))
         whole.append(found.exposures)
@@ -138,13 +139,13 @@ def test_copies_outside_the_run_are_counted_as_missing(store, planted):
     sources = {"web": store.source("web")}
     stream = build_stream(sources, Mixture(), BatchSchedule(4), LENGTH, 7)
     probes = read_probes(planted / "probes")
-    for probe, each in zip(probes, exposure_ledger(stream, probes, STEPS), strict=True):
+    for probe, each in zip(probes, exposure_ledger([Phase(0, None, stream)], probes, STEPS), strict=True):
         assert each.missing == probe.copies and each.exposures == 0
 
 
 def test_ledger_file_holds_step_row_sample_and_place_of_every_use(store, planted, tmp_path):
     stream = make_stream(store, "windows")
-    ledger = exposure_ledger(stream, read_probes(planted / "probes"), STEPS)
+    ledger = exposure_ledger([Phase(0, None, stream)], read_probes(planted / "probes"), STEPS)
     write_exposure_ledger(tmp_path / "exposures.jsonl", ledger)
     rows = [json.loads(line) for line in (tmp_path / "exposures.jsonl").read_text().splitlines()]
     for row, each in zip(rows, ledger, strict=True):

@@ -2,6 +2,7 @@
 
 BUILDING.json          what decides the content, while the audit runs; a later start goes on where this one ended
 cells/                 one committed folder per bucket, prefix, offset, strategy and seed; overlap; membership
+exposures.jsonl        in which steps of the run each copy of a probe was read, for a run folder with its store
 rows.jsonl             one line per probe and cell: ids and every metric
 summary.csv            one line per condition, exposure and filter
 results.json           everything the report draws, the verdict first
@@ -23,6 +24,7 @@ from etils import epath
 from apertus_jax import artifacts
 from apertus_jax.data import TokenStore
 from apertus_jax.data.document_inputs import read_inputs, resolve_inputs
+from apertus_jax.data.probes import ProbeExposure, write_exposure_ledger
 from apertus_jax.data.tokenizer import Tokenizer
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.memorization.canaries import read_canaries
@@ -36,7 +38,13 @@ from apertus_jax.evaluation.memorization.membership_audit import (
     membership_rows,
     probe_sets,
 )
-from apertus_jax.evaluation.memorization.probes import AuditProbe, audit_probes, overlap_in_store, tokenizer_of
+from apertus_jax.evaluation.memorization.probes import (
+    AuditProbe,
+    audit_probes,
+    exposures_of_run,
+    overlap_in_store,
+    tokenizer_of,
+)
 from apertus_jax.evaluation.memorization.report import summary_table, write_report
 from apertus_jax.evaluation.scoring import LikelihoodScorer
 from apertus_jax.inference import Sampling
@@ -48,6 +56,7 @@ KIND, PART_KIND = "memorization_audit", "memorization_audit_part"
 CELLS, LEASE = "cells", ".lease"
 MEMBERSHIP, OVERLAP, CANARIES = "membership", "overlap", "canaries"
 ROWS_FILE, SUMMARY_FILE, RESULTS_FILE, REPORT_FILE = "rows.jsonl", "summary.csv", "results.json", "report.html"
+EXPOSURES_FILE = "exposures.jsonl"
 PREFIXES = (50, 100, 250, 500, 1000, 2000, 3000)
 OFFSETS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
@@ -95,7 +104,6 @@ def memorization(
     non_members: str | Sequence[str] | None = None,
     reference: str | None = None,
     canaries: str | None = None,
-    exposures: str | None = None,
     batch_size: int = 16,
     top: int = 20,
     seed: int = 0,
@@ -109,7 +117,8 @@ def memorization(
       run: a run folder whose training has ended, or a model folder.
       output: where the audit goes.
       probes: the folder that `plant_probes` wrote before training.
-      store: the token store of the training: 13-grams that its other documents share with a probe are looked for.
+      store: the token store of the training: 13-grams that its other documents share with a probe are looked for, and
+        in which steps of a run folder each copy was really read (exposures.jsonl).
       prefix: tokens of the prompt in the sweep over offsets, and of the verdict.
       prefixes: prompt lengths asked for at offset 0.
       offsets: places in the probe at which the prompt of `prefix` tokens begins.
@@ -123,7 +132,6 @@ def memorization(
       members, non_members: documents as `tokenize` takes them, for membership inference beside that of the probes.
       reference: a model with the same tokenizer that saw neither, for the reference score.
       canaries: the folder that `plant_canaries` wrote before training.
-      exposures: a file of `write_exposure_ledger`, to be shown beside the planned copies.
       batch_size: prompts decoded together; decides nothing but speed and memory.
       top: recitations shown in the report.
       seed: of the bootstrap intervals.
@@ -135,6 +143,7 @@ def memorization(
     """
     token_store = None if store is None else TokenStore.open(store)
     tokenizer = tokenizer_of(run, token_store)
+    exposures = exposures_of_run(run, token_store, probes)
     asked = audit_probes(probes, tokenizer, buckets)
     names = list(dict.fromkeys(probe.bucket for probe in asked))
     cells = grid_cells(names, prefix, prefixes, offsets, suffix, strategies, seeds)
@@ -155,7 +164,7 @@ def memorization(
         "masks": _digest_of_masks(asked, tokenizer, loss_masks),
         "members": _identity_of_documents(members),
         "non_members": _identity_of_documents(non_members),
-        "exposures": None if exposures is None else artifacts.digest_file(exposures),
+        "exposures": None if exposures is None else artifacts.digest_json([dataclasses.asdict(e) for e in exposures]),
         "top": top,
         "seed": seed,
     }
@@ -167,6 +176,8 @@ def memorization(
         if token_store is not None:
             audit = _with_overlap(audit, probes, token_store)
         model = AuditedModel(*load_model(run), tokenizer, batch_size, nucleus)
+        if exposures is not None:
+            write_exposure_ledger(root / EXPOSURES_FILE, exposures)
         rows, closest = _compute(audit, model, top, progress)
         sets = [*probe_sets(audit.probes), *_document_set(tokenizer, members, non_members)]
         results = {
@@ -311,18 +322,11 @@ def _digest_of_masks(probes: Sequence[AuditProbe], tokenizer: Tokenizer, loss_ma
     return hashlib.blake2b(np.packbits(np.concatenate(kept)).tobytes(), digest_size=16).hexdigest()
 
 
-def _describe_buckets(probes: Sequence[AuditProbe], filters: Filters, exposures: str | None) -> list[dict[str, Any]]:
-    """Returns what each bucket holds, with the exposures that really happened where a ledger is given."""
-    happened: dict[str, float] = {}
-    if exposures is not None:
-        try:
-            for line in epath.Path(exposures).read_text().splitlines():
-                row = json.loads(line)
-                happened[row["probe"]] = row["exposures"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{exposures} is no exposure ledger ({error}); write it with write_exposure_ledger"
-            ) from error
+def _describe_buckets(
+    probes: Sequence[AuditProbe], filters: Filters, exposures: Sequence[ProbeExposure] | None
+) -> list[dict[str, Any]]:
+    """Returns what each bucket holds, with the exposures that really happened where they are known."""
+    happened = {each.probe: each.exposures for each in exposures or ()}
     described = []
     for bucket in dict.fromkeys(probe.bucket for probe in probes):
         chosen = [probe for probe in probes if probe.bucket == bucket]

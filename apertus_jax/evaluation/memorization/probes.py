@@ -9,7 +9,15 @@ import numpy as np
 from etils import epath
 
 from apertus_jax.data import TokenStore
-from apertus_jax.data.probes import PlantedProbe, exposure_of_bucket, gram_overlap, read_probes
+from apertus_jax.data.probes import (
+    PlantedProbe,
+    ProbeExposure,
+    exposure_ledger,
+    exposure_of_bucket,
+    gram_overlap,
+    read_probes,
+)
+from apertus_jax.data.recorded_stream import MIXTURE_FILE, recorded_streams, steps_done
 from apertus_jax.data.token_store import HELD_OUT
 from apertus_jax.data.tokenizer import Tokenizer
 from apertus_jax.errors import UserError
@@ -64,6 +72,19 @@ def audit_probes(
         raise UserError(f"the buckets {', '.join(wanted)} of {folder} are all controls; add one with copies")
     ids = tokenizer.encode_batch([probe.text for probe in chosen])
     return [_audit_probe(probe, tokens) for probe, tokens in zip(chosen, ids, strict=True)]
+
+
+def exposures_of_run(run: str, store: TokenStore | None, folder: str) -> list[ProbeExposure] | None:
+    """Returns in which steps of a run each copy of the probes in `folder` was read; None when that cannot be known.
+
+    It can for a run folder, which records its order, beside the token store that it was trained on.
+
+    Raises:
+      UserError: the store is another one, or the record of the run is damaged or of an older version.
+    """
+    if store is None or not (epath.Path(run) / MIXTURE_FILE).exists():
+        return None
+    return exposure_ledger(recorded_streams(run, store), read_probes(folder), steps_done(run))
 
 
 def overlap_in_store(probes: Sequence[AuditProbe], folder: epath.PathLike, store: TokenStore) -> list[AuditProbe]:

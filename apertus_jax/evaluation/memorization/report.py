@@ -124,7 +124,7 @@ def _add_probes(report: AuditReport, results: Mapping[str, Any]) -> None:
                 each["probes"],
                 each["median_tokens"],
                 each["overlapping"],
-                "not given" if each["happened"] is None else f"{each['happened']:.2f} on average",
+                "not known" if each["happened"] is None else f"{each['happened']:.2f} on average",
             )
             for each in results["buckets"]
         ],
