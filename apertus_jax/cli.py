@@ -32,6 +32,7 @@ class Command:
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     uses_jax: bool = True
     records_itself: bool = False  # it keeps the configuration of its output folder in a way of its own
+    borrows: str = ""  # the command whose bindings hold for this one too
     positional: str = ""  # the parameter that a bare argument sets
     variants: dict[str, Command] = dataclasses.field(default_factory=dict)  # flag → what runs when it is given
 
@@ -131,6 +132,13 @@ COMMANDS = {
         "apertus pretrain --gin_file=my.gin --input=runs/mine/store --output=runs/mine/train --steps=1000",
         {"input": "store", "output": "output", "steps": "total_steps"},
         records_itself=True,
+    ),
+    "plan": Command(
+        "apertus_jax.training.plan_command:plan",
+        "what a run takes: memory of one device, FLOPs, time and disk, without the hardware",
+        "apertus plan --gin_file=apertus_8b.gin --gin.plan.devices=1024 --gin.plan.device=\"'gh200'\"",
+        {"output": "output", "steps": "total_steps"},
+        borrows="pretrain",
     ),
     "provenance": Command(
         "apertus_jax.data.provenance_command:provenance",
@@ -317,6 +325,8 @@ def call(command: Command, gin_files: Sequence[str], bindings: Sequence[str], va
 
     configuration.register(locations())
     configuration.parse(gin_files, bindings)
+    if command.borrows:
+        configuration.borrow(command.borrows, command.function)
     with gin.unlock_config():
         for parameter, value in values.items():
             gin.bind_parameter(f"{command.function}.{parameter}", value)

@@ -109,6 +109,17 @@ def register(commands: Sequence[str]) -> None:
                 gin.register(name, module="apertus")(_at_the_edge(target, name))
 
 
+def borrow(source: str, target: str) -> None:
+    """Binds the parameters of `target` to what `source` has bound under the same names, where they have no binding."""
+    for name in _registered[target].parameters:
+        for owner in (target, source):
+            with contextlib.suppress(ValueError):
+                value = gin.query_parameter(f"{owner}.{name}")
+                with gin.unlock_config():
+                    gin.bind_parameter(f"{target}.{name}", value)
+                break
+
+
 def _at_the_edge(target: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Wraps a configurable: what a person has to mend is one line, and who asks gets the bindings in effect."""
     signature = _registered[name]

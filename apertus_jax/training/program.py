@@ -60,19 +60,11 @@ class Program:
             return make(jax.random.key(seed))
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Returns shapes and dtypes of the fields that go to the device."""
-        length, context = self.sequence_length, self.objective.left_context
-        fields = {
-            "tokens": ((batch_size, length + 1), jnp.int32),
-            "segment_ids": ((batch_size, length), jnp.int32),
-            "positions": ((batch_size, length), jnp.int32),
-            "left_context": ((batch_size, context), jnp.int32),
-            "document_keys": ((batch_size, length), jnp.uint32),
-            "loss_weights": ((batch_size, length), jnp.float32),
-        }
+        """Returns shapes, dtypes and shardings of the fields that go to the device."""
+        shapes = abstract_batch(self.objective, self.sequence_length, batch_size)
         return {
-            name: jax.ShapeDtypeStruct(shape, dtype, sharding=self.batch_sharding)
-            for name, (shape, dtype) in fields.items()
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.batch_sharding)
+            for name, leaf in shapes.items()
         }
 
     def check_batch_size(self, batch_size: int) -> None:
@@ -119,6 +111,19 @@ class Program:
         """Runs one step. `state` is donated: use the returned one."""
         executable = self.compile(batch["tokens"].shape[0])
         return executable(state, {name: batch[name] for name in DEVICE_FIELDS})
+
+
+def abstract_batch(objective: Objective, sequence_length: int, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes and dtypes of the fields of a batch that go to the device."""
+    fields = {
+        "tokens": ((batch_size, sequence_length + 1), jnp.int32),
+        "segment_ids": ((batch_size, sequence_length), jnp.int32),
+        "positions": ((batch_size, sequence_length), jnp.int32),
+        "left_context": ((batch_size, objective.left_context), jnp.int32),
+        "document_keys": ((batch_size, sequence_length), jnp.uint32),
+        "loss_weights": ((batch_size, sequence_length), jnp.float32),
+    }
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in fields.items()}
 
 
 def make_program(
