@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.compute
 
 from apertus_jax.data.sample_stream import SampleStream
-from apertus_jax.data.tombstoned_documents import TombstonedDocuments
 from apertus_jax.errors import UserError
 
 
@@ -99,44 +97,6 @@ def uses_in_phases(phases: Sequence[Phase], source: str, document: int, num_step
             found = uses_of_document(phase.stream, source, document, stop)
             uses += [use for use in found if use.step >= phase.first_step]
     return uses
-
-
-def uses_of_request(
-    stream: SampleStream, tombstoned: TombstonedDocuments, request: str, num_steps: int
-) -> list[DocumentUse]:
-    """Returns the uses of every document that a removal request names in the first `num_steps` steps, by sample.
-
-    Documents of the store that the stream does not draw from, such as held-out ones, have none.
-
-    Raises:
-      UserError: the request names no document of the store.
-    """
-    documents = tombstoned.documents_of(request)
-    if not documents:
-        raise UserError(f"request {request!r} names no document of this token store, or is not in effect yet")
-    trained = {entry.source for entry in stream.sources}
-    uses = [
-        use
-        for source, document in documents
-        if source in trained
-        for use in uses_of_document(stream, source, document, num_steps)
-    ]
-    return sorted(uses, key=lambda use: (use.sample_id, use.offset))
-
-
-def find_document(stream: SampleStream, document_id: str) -> tuple[str, int]:
-    """Returns (source, document number) of a document id; a scan of the document tables.
-
-    Raises:
-      UserError: no source of the stream holds it.
-    """
-    for source, tokens in {entry.source: entry.tokens for entry in stream.sources}.items():
-        place = pyarrow.compute.index(tokens.documents.column("document_id"), document_id).as_py()
-        if place >= 0:
-            return source, place
-    raise UserError(
-        f"no document {document_id!r} in the token store of this run; give the document_id of its documents"
-    )
 
 
 def _uses(

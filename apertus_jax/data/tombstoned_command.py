@@ -39,7 +39,7 @@ def tombstoned(
     Rows are {"text", "source", "document", "document_id", "request", "first_token", "tokens"}: `document` is its number
     in the source, `first_token` its place in the source's tokens, both from 0. The text is what the tokens spell,
     personal data rewritten as it was for training. Which steps of a run saw it is for
-    `apertus_jax.data.provenance.uses_of_request` to say.
+    the command `provenance` to say.
 
     Args:
       store: token store that may have been made before the requests.

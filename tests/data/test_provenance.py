@@ -8,7 +8,7 @@ import pytest
 from apertus_jax.data.batch_schedule import BatchSchedule
 from apertus_jax.data.loader import BatchLoader
 from apertus_jax.data.mixture import Mixture, MixtureStage
-from apertus_jax.data.provenance import find_document, uses_of_document, uses_of_sample, uses_of_step
+from apertus_jax.data.provenance import uses_of_document, uses_of_sample, uses_of_step
 from apertus_jax.data.sample_stream import MegatronStage, build_megatron_stream, build_stream
 from apertus_jax.errors import UserError
 
@@ -83,10 +83,7 @@ def test_uses_of_one_sample_are_a_part_of_its_step(stream):
         assert uses_of_sample(stream, sample_id) == [u for u in uses_of_step(stream, step) if u.sample_id == sample_id]
 
 
-def test_document_is_found_by_its_id_and_an_unknown_one_is_refused(stream):
-    assert find_document(stream, "books-3") == ("books", 3)
-    with pytest.raises(UserError, match="no document 'nobody' in the token store"):
-        find_document(stream, "nobody")
+def test_unknown_sources_and_documents_are_refused(stream):
     with pytest.raises(UserError, match="no source 'wbe' in this run; it trains on"):
         uses_of_document(stream, "wbe", 0, 1)
     with pytest.raises(UserError, match="'books' has no document number 9; it has 0 to 8"):

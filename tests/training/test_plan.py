@@ -16,7 +16,7 @@ from apertus_jax.training import Objective, TrainingConfig
 from apertus_jax.training.plan import DEVICES, plan_work
 from apertus_jax.training.plan_command import plan
 
-MODEL = ModelConfig(2048, 128, 672, 4, 8, 4, attention_implementation="xla_blockwise")
+MODEL = ModelConfig(4096, 256, 1344, 6, 8, 4, attention_implementation="xla_blockwise")
 MODEL_8B = ModelConfig(131072, 4096, 21504, 32, 32, 8, compute_dtype="bfloat16", remat_policy="full")
 MODEL_70B = ModelConfig(131072, 8192, 43008, 80, 64, 8, compute_dtype="bfloat16", remat_policy="full")
 OBJECTIVE = Objective([goldfish(k=4, h=8, strategy="document"), not_after_eod(2)], num_tiles=8)
@@ -55,7 +55,7 @@ def test_all_devices_together_hold_the_whole_state_once(capsys):
         held = devices * (figures["memory"]["parameters"] + figures["memory"]["optimizer_state"])
         assert held >= copies * 4 * 4 * MODEL_8B.num_parameters
         # Norms and other small arrays are whole on every device.
-        assert held == pytest.approx(copies * figures["checkpoint_bytes"], rel=0.02)
+        assert held == pytest.approx(copies * figures["checkpoint_bytes"], rel=0.1)
     assert len(jax.devices()) == 8
     assert "8,053,338,176" in capsys.readouterr().out
 
