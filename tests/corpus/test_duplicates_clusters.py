@@ -247,12 +247,8 @@ def test_table_joins_with_the_documents_of_a_unit(tmp_path, monkeypatch):
     table = OrdinalTable(tmp_path / "clusters.parquet")
     assert table.num_rows == len(clusters) > 100
     for first, stop in ((0, 10_000), (0, 1), (777, 3210), (8999, 9000), (20_000, 30_000)):
-        ordinals = [ordinal for ordinal in range(first, stop)]
-        columns = table.columns_for(ordinals, "duplicates_")
-        expected = [clusters.get(ordinal, (None,) * 4) for ordinal in ordinals]
-        for number, name in enumerate(("cluster", "original", "size", "exact")):
-            assert columns[f"duplicates_{name}"] == [row[number] for row in expected]
-    assert table.columns_for([])["cluster"] == []
+        rows = [tuple(row.values()) for row in table.between(first, stop).to_pylist()]
+        assert rows == [(ordinal, *clusters[ordinal]) for ordinal in range(first, stop) if ordinal in clusters]
 
 
 def test_corpus_without_duplicates_and_without_documents(tmp_path):
@@ -262,7 +258,7 @@ def test_corpus_without_duplicates_and_without_documents(tmp_path):
     for paths, documents in (([], 0), ([tmp_path / "none.keys"], 0), ([tmp_path / "some.keys"], 3)):
         summary = find_clusters(paths, tmp_path / "out.parquet", tmp_path)
         assert summary["documents"] == documents and summary["clusters"] == 0
-        assert OrdinalTable(tmp_path / "out.parquet").columns_for([1, 2])["cluster"] == [None, None]
+        assert OrdinalTable(tmp_path / "out.parquet").between(0, 10).num_rows == 0
 
 
 def test_near_and_exact_copies_from_text_to_verdict(tmp_path):
@@ -283,10 +279,15 @@ def test_near_and_exact_copies_from_text_to_verdict(tmp_path):
     find_clusters([tmp_path / "a.keys"], tmp_path / "clusters.parquet", tmp_path)
     # Document 1 fails another rule, so a later one survives in its place.
     choose_survivors(tmp_path / "clusters.parquet", [0, 2, 3, 4, 5], tmp_path / "survivors.parquet")
-    columns = OrdinalTable(tmp_path / "survivors.parquet").columns_for(range(6), "duplicates_")
+    chosen = OrdinalTable(tmp_path / "survivors.parquet").between(0, 6).to_pylist()
+    known = {row["ordinal"]: {f"duplicates_{name}": value for name, value in row.items()} for row in chosen}
     rule = DuplicateRule()
-    verdicts = [rule.verdict({name: values[n] for name, values in columns.items()}, {}) for n in range(6)]
-    assert verdicts[:4] == [None] * 4 and columns["duplicates_survivor"] == [None, None, None, 3, 3, 3]
+    verdicts = [rule.verdict(known.get(n, {}), {}) for n in range(6)]
+    assert verdicts[:4] == [None] * 4 and {n: row["duplicates_survivor"] for n, row in known.items()} == {
+        3: 3,
+        4: 3,
+        5: 3,
+    }
     assert verdicts[4].reason == Reason.EXACT_DUPLICATE and "ordinal 3" in verdicts[4].detail
     assert verdicts[5].reason == Reason.NEAR_DUPLICATE and "ordinal 3" in verdicts[5].detail
 

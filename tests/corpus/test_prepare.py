@@ -21,7 +21,7 @@ from apertus_jax.corpus.prepare.command import ORDER
 from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.sources import Source
 from apertus_jax.errors import UserError
-from tests.corpus.prepare_inputs import AS_OF, small_policy, write_corpus
+from tests.corpus.prepare_inputs import AS_OF, sentence, small_policy, write_corpus
 
 UNIT_BYTES = 6_000
 
@@ -127,6 +127,30 @@ def test_a_copy_that_another_rule_keeps_out_does_not_stand_for_the_others(corpus
 def test_any_number_of_worker_processes_gives_the_same_bytes(corpus, prepared, tmp_path, workers):
     run(tmp_path / "out", corpus, launcher="processes", workers=workers)
     assert without_leases(contents(tmp_path / "out")) == without_leases(contents(prepared))
+
+
+def test_a_unit_reads_only_its_own_part_of_what_is_known_of_copies(tmp_path, monkeypatch):
+    generator = random.Random(4)
+    originals = [{"id": f"a{number}", "text": sentence(generator)} for number in range(120)]
+    copies = [{"id": f"b{row['id']}", "text": row["text"]} for row in originals]
+    generator.shuffle(copies)  # so that the copies of a unit have their originals all over the corpus
+    (tmp_path / "docs").mkdir()
+    for name, rows in (("one", originals), ("two", copies)):
+        (tmp_path / "docs" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("apertus_jax.corpus.duplicates.ordinal_tables.ROWS_PER_GROUP", 4)
+    counts = []
+    read = pyarrow.parquet.ParquetFile.read_row_groups
+
+    def counted(self, groups, *args, **kwargs):
+        counts.append((len(groups), self.num_row_groups))
+        return read(self, groups, *args, **kwargs)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "read_row_groups", counted)
+    run(tmp_path / "out", tmp_path / "docs", unit_bytes=1500)
+    dropped = [row for row in ledger_rows(tmp_path / "out") if row["reason"] == Reason.EXACT_DUPLICATE]
+    assert len(dropped) == 120
+    assert max(total for _, total in counts) >= 30
+    assert max(groups for groups, _ in counts) <= 6
 
 
 def test_memory_for_sorting_shows_in_no_byte(corpus, prepared, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -69,24 +69,3 @@ class OrdinalTable:
         for group in range(len(self._first)):
             columns = self._file.read_row_group(group).columns
             yield np.stack([column.to_numpy().astype(np.uint64) for column in columns], axis=1)
-
-    def columns_for(self, ordinals: Sequence[int], prefix: str = "") -> dict[str, list[Any]]:
-        """Returns prefix + column → values for ascending ordinals (documents of a unit); None where there is no row."""
-        wanted = np.asarray(ordinals, np.int64)
-        names = [name for name in self._file.schema_arrow.names if name != "ordinal"]
-        if not len(wanted):
-            return {prefix + name: [] for name in names}
-        table = self.between(int(wanted[0]), int(wanted[-1]) + 1)
-        present = table.column("ordinal").to_numpy()
-        rows = np.searchsorted(present, wanted)
-        found = np.zeros(len(wanted), bool)
-        inside = rows < len(present)
-        found[inside] = present[rows[inside]] == wanted[inside]
-        taken = table.take(rows[found])
-        result: dict[str, list[Any]] = {}
-        for name in names:
-            values: list[Any] = [None] * len(wanted)
-            for position, value in zip(np.flatnonzero(found).tolist(), taken.column(name).to_pylist(), strict=True):
-                values[position] = value
-            result[prefix + name] = values
-        return result

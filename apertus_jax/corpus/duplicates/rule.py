@@ -33,9 +33,9 @@ class DuplicateRule:
     def verdict(self, row: Row, statistics: Mapping[str, Any]) -> Verdict | None:
         """Returns why a document that did not survive goes.
 
-        `row` has, besides the scores, the columns of the file of `choose_survivors` with the prefix `duplicates_`
-        (`OrdinalTable.columns_for(ordinals, "duplicates_")`), None for a document without a row there. The detail
-        names the survivor by `duplicates_survivor_id` if the row has it, else by its ordinal.
+        `row` has, besides the scores, the columns of the file of `choose_survivors` with the prefix `duplicates_`, none
+        of them for a document without a row there. The detail names the survivor by `duplicates_survivor_id` if the row
+        has it, else by its ordinal.
         """
         survivor = row.get("duplicates_survivor")
         if survivor is None or row["duplicates_survives"] or not self.exact:

@@ -185,7 +185,7 @@ def _aggregate(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
 
 def _select(preparation: Preparation, folders: Sequence[epath.Path]) -> None:
     """Chooses among copies."""
-    with artifacts.build(select_folder(preparation), select.KIND, preparation.decision_inputs) as build:
+    with artifacts.build(select_folder(preparation), select.KIND, preparation.selection_inputs) as build:
         copies, rule = copies_folder(preparation), preparation.duplicate_rule
         chosen = select.select(copies, folders, rule, build.path, preparation.sort_bytes)
         build.summary.update(chosen)

@@ -19,6 +19,7 @@ from apertus_jax.corpus.prepare.score import CHARACTERS_PER_BATCH, DOCUMENTS_PER
 from apertus_jax.corpus.removal import RemovalScoring
 
 FORMAT = 1
+SELECTION_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,11 @@ class Preparation:
     def decision_inputs(self) -> dict[str, Any]:
         """What decides which documents stay."""
         return {"scores": artifacts.digest_json(self.score_inputs), "rules": describe(self.policy.rules)}
+
+    @functools.cached_property
+    def selection_inputs(self) -> dict[str, Any]:
+        """What decides which copies stay."""
+        return self.decision_inputs | {"format": SELECTION_FORMAT}
 
     @functools.cached_property
     def part_inputs(self) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from apertus_jax.corpus.prepare.tables import column_arrays
 
 KIND = "prepare_selection"
 DECISIONS_FILE = "decisions.parquet"
-SURVIVORS_FILE, NAMES_FILE = "survivors.parquet", "names.parquet"
-NAME_COLUMNS = ("ordinal", "id_high", "id_low")
+SURVIVORS_FILE, IDENTITIES_FILE = "survivors.parquet", "identities.parquet"
+# For each document, the identity of the head of its cluster (HEAD) or of the copy that stays (SURVIVOR).
+IDENTITY_COLUMNS = ("ordinal", "whose", "id_high", "id_low")
+HEAD, SURVIVOR = 0, 1
 LOWEST_BITS = np.uint64((1 << ROW_BITS) - 1)
 
 
@@ -33,7 +35,11 @@ def select(
     folder: epath.Path,
     sort_bytes: int,
 ) -> dict[str, Any]:
-    """Writes which copies survive, and the identities by which the ledger names them; returns a summary."""
+    """Writes which copies survive, and the identities by which the ledger names them; returns a summary.
+
+    Heads and survivors lie anywhere in the corpus. A join by sorting brings their identities to the documents that name
+    them, so that each unit finds all it needs in one place.
+    """
     clusters = aggregated / CLUSTERS_FILE
     if rule is None or not clusters.exists():
         return {}
@@ -47,13 +53,14 @@ def select(
             scratch,
             sort_bytes,
         )
-        wanted = RowSorter(1, scratch, sort_bytes, distinct=True)
-        for path in (clusters, folder / SURVIVORS_FILE):
+        named = RowSorter(3, scratch, sort_bytes // 2)
+        for whose, path in ((HEAD, clusters), (SURVIVOR, folder / SURVIVORS_FILE)):
             for block in OrdinalTable(os.fspath(path)).blocks():
-                wanted.add(np.ascontiguousarray(block[:, 1:2]))  # the head of the cluster; the copy that stays
-        write_ordinal_table(
-            os.fspath(folder / NAMES_FILE), NAME_COLUMNS, _named(wanted.sorted_blocks(), decision_folders)
-        )
+                named.add(np.column_stack([block[:, 1], block[:, 0], np.full(len(block), whose, np.uint64)]))
+        by_ordinal = RowSorter(len(IDENTITY_COLUMNS), scratch, sort_bytes // 2)
+        for block, words in _with_identities(named.sorted_blocks(), decision_folders):
+            by_ordinal.add(np.column_stack([block[:, 1:], words]))
+        write_ordinal_table(os.fspath(folder / IDENTITIES_FILE), IDENTITY_COLUMNS, by_ordinal.sorted_blocks())
     return summary
 
 
@@ -63,8 +70,8 @@ class Selection:
     def __init__(self, aggregated: epath.Path, folder: epath.Path):
         """Opens the tables; a corpus without a search for duplicates has none."""
         self._tables = None
-        if (folder / NAMES_FILE).exists():
-            paths = (aggregated / CLUSTERS_FILE, folder / SURVIVORS_FILE, folder / NAMES_FILE)
+        if (folder / IDENTITIES_FILE).exists():
+            paths = (aggregated / CLUSTERS_FILE, folder / SURVIVORS_FILE, folder / IDENTITIES_FILE)
             self._tables = tuple(OrdinalTable(os.fspath(path)) for path in paths)
 
     def of_unit(self, unit: int) -> dict[int, dict[str, Any]]:
@@ -75,30 +82,25 @@ class Selection:
         """
         if self._tables is None:
             return {}
-        clusters, survivors, _ = self._tables
         first, stop = ordinal(unit, 0), ordinal(unit + 1, 0)
-        known = {row["ordinal"]: row for row in survivors.between(first, stop).to_pylist()}
-        found = clusters.between(first, stop).to_pylist()
-        names = self._names({row["cluster"] for row in found} | {row["survivor"] for row in known.values()})
+        clusters, survivors, identities = (table.between(first, stop).to_pylist() for table in self._tables)
+        known = {row["ordinal"]: row for row in survivors}
+        names = {(row["ordinal"], row["whose"]): _identity(row["id_high"], row["id_low"]) for row in identities}
         selection = {}
-        for row in found:
-            entry = {"cluster": names[row["cluster"]], "size": row["size"]}
+        for row in clusters:
+            entry = {"cluster": names[row["ordinal"], HEAD], "size": row["size"]}
             if row["ordinal"] in known:
                 survivor = known[row["ordinal"]]
                 entry |= {f"duplicates_{name}": survivor[name] for name in ("survivor", "survives", "exact")}
-                entry["duplicates_survivor_id"] = names[survivor["survivor"]]
+                entry["duplicates_survivor_id"] = names[row["ordinal"], SURVIVOR]
             selection[row["ordinal"] - first] = entry
         return selection
 
-    def _names(self, ordinals: set[int]) -> dict[int, str]:
-        """Returns ordinal → identity."""
-        order = sorted(ordinals)
-        columns = self._tables[2].columns_for(order)
-        mask = (1 << 64) - 1
-        return {
-            number: f"{high & mask:016x}{low & mask:016x}"
-            for number, high, low in zip(order, columns["id_high"], columns["id_low"], strict=True)
-        }
+
+def _identity(high: int, low: int) -> str:
+    """Returns an identity of two words that a table holds as signed numbers."""
+    mask = (1 << 64) - 1
+    return f"{high & mask:016x}{low & mask:016x}"
 
 
 def _passing(decision_folders: Sequence[epath.Path]) -> Iterator[np.ndarray]:
@@ -110,15 +112,16 @@ def _passing(decision_folders: Sequence[epath.Path]) -> Iterator[np.ndarray]:
             start += len(reasons)
 
 
-def _named(ordinals: Iterator[np.ndarray], decision_folders: Sequence[epath.Path]) -> Iterator[np.ndarray]:
-    """Yields rows uint64[n, 3] of ascending ordinals and the identities of their documents."""
+def _with_identities(
+    blocks: Iterator[np.ndarray], decision_folders: Sequence[epath.Path]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields rows whose first column is an ascending ordinal, and the identities uint64[n, 2] of these documents."""
     loaded, words = -1, np.empty((0, 2), np.uint64)
-    for block in ordinals:
-        column = block[:, 0]
-        units = (column >> np.uint64(ROW_BITS)).astype(np.int64)
+    for block in blocks:
+        units = (block[:, 0] >> np.uint64(ROW_BITS)).astype(np.int64)
         for unit in np.unique(units):
             if unit != loaded:
                 path = decision_folders[unit] / DECISIONS_FILE
                 loaded, words = unit, np.concatenate([id_words(ids) for (ids,) in column_arrays(path, ["document_id"])])
-            here = column[units == unit]
-            yield np.column_stack([here, words[(here & LOWEST_BITS).astype(np.int64)]])
+            here = block[units == unit]
+            yield here, words[(here[:, 0] & LOWEST_BITS).astype(np.int64)]

@@ -223,7 +223,7 @@ def statistics_folder(preparation: Preparation) -> epath.Path:
 
 def select_folder(preparation: Preparation) -> epath.Path:
     """Returns the folder of the choice among copies under this policy."""
-    return preparation.stage_folder(SELECT, preparation.decision_inputs)
+    return preparation.stage_folder(SELECT, preparation.selection_inputs)
 
 
 def all_units(stage: ScoreStage | DecideStage | ApplyStage, total: int) -> Sequence[epath.Path]:
