@@ -63,6 +63,7 @@ STAGES = {
         "memorization", {"run": "train", "store": "store", "probes": "probes", "output": "memorization"}
     ),
     "export": Stage("export", {"model": "train", "output": "huggingface"}),
+    "data-summary": Stage("data_summary", {"output": "data_summary"}, {"prepare": {"prepared": "prepared"}}),
     "generate": Stage("generate", {"model": "train", "output": "samples"}),
 }
 # Without a policy there is nothing to prepare by: a gin file that has one names its stages.

@@ -1,7 +1,6 @@
 """The memorization audit: who recites is found, who does not is left alone, and a stopped audit goes on."""
 
 import csv
-import dataclasses
 import json
 import shutil
 
@@ -11,9 +10,8 @@ import optax
 import pytest
 
 from apertus_jax import artifacts
-from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, Tokenizer, TokenStore, stream_of_store, tokenize
-from apertus_jax.data.probes import ProbeExposure, exposure_ledger, plant_probes, read_probes
-from apertus_jax.data.provenance import Phase
+from apertus_jax.data import Tokenizer, TokenStore, tokenize
+from apertus_jax.data.probes import ProbeExposure, plant_probes
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.memorization import audit as audit_module
 from apertus_jax.evaluation.memorization.audit import memorization
@@ -27,7 +25,6 @@ from apertus_jax.model import Transformer
 from apertus_jax.model_folder import load_model, save_model
 from apertus_jax.objectives import goldfish
 from tests.evaluation.reciting_model import PROBE_WORDS, make_reciting_model, psalm_passages
-from tests.training.small_run import MODEL, small_run
 
 SUFFIX, PREFIX = 48, 24
 SMALL = {
@@ -397,27 +394,3 @@ def test_model_without_a_known_tokenizer_is_refused(trained, tmp_path):
 
 def test_probes_are_cut_from_texts_of_equal_length():
     assert {len(text.split()) for text in psalm_passages()} == {PROBE_WORDS}
-
-
-def test_exposures_of_a_run_are_read_off_its_own_order(tmp_path):
-    passages = psalm_passages()
-    plant_probes(tmp_path / "probes", {"0a": passages[:2], "3": passages[2:4]})
-    (tmp_path / "web.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in passages[8:40]))
-    documents = {"web": str(tmp_path / "web.jsonl"), "probes": str(tmp_path / "probes")}
-    tokenize(documents, tmp_path / "store", vocab_size=384, held_out_fraction=0.0, progress=False)
-    mixture = Mixture([MixtureStage(rates={"web": 0.5, "probes": 0.5})])
-    small_run(tmp_path / "store", tmp_path / "run", mixture=mixture, model=dataclasses.replace(MODEL, vocab_size=384))
-
-    given = (str(tmp_path / "run"), str(tmp_path / "audit"), str(tmp_path / "probes"), str(tmp_path / "store"))
-    sizes = {"prefix": 8, "suffix": 8, "prefixes": (), "offsets": (), "strategies": ("greedy",), "progress": False}
-    results = memorization(*given, **sizes)
-    store = TokenStore.open(tmp_path / "store")
-    stream = stream_of_store(store, mixture, BatchSchedule(8, 16, 64), 32, 28, 12)
-    ledger = exposure_ledger([Phase(0, None, stream)], read_probes(tmp_path / "probes"), 12)
-    written = [json.loads(line) for line in (tmp_path / "audit" / "exposures.jsonl").read_text().splitlines()]
-    assert [(row["probe"], row["exposures"]) for row in written] == [(each.probe, each.exposures) for each in ledger]
-    happened = {each["bucket"]: each["happened"] for each in results["buckets"]}
-    assert happened["0a"] == 0
-    assert happened["3"] == np.mean([each.exposures for each in ledger if each.bucket == "3"]) > 0
-    assert "on average" in (tmp_path / "audit" / "report.html").read_text()
-    assert memorization(*given, **sizes) == results

@@ -97,6 +97,25 @@ def test_an_audited_run_is_one_chain(gin_file):
     assert store["summary"]["sources"]["probes"]["documents"] == 2 * (1 + 4)
 
 
+def test_a_corpus_and_its_summary_are_one_chain(gin_file):
+    root = gin_file.parent
+    bindings = {
+        "run.output": f"'{root / 'summarised'}'",
+        "run.stages": "['prepare', 'data-summary', 'tokenize']",
+        "prepare.documents": f"'{root / 'documents.jsonl'}'",
+        "prepare.policy": "@Policy()",
+        "Policy.name": "'everything'",
+        "data_summary.provider": "@Provider()",
+        "Provider.name": "'A Provider'",
+    }
+    assert main(["run", f"--gin_file={gin_file}", *(f"--gin.{name}={value}" for name, value in bindings.items())]) == 0
+    summary = json.loads((root / "summarised" / "data_summary" / "COMMITTED.json").read_text())["summary"]
+    prepared = json.loads((root / "summarised" / "prepared" / "COMMITTED.json").read_text())["summary"]
+    assert prepared["kept"] == 150
+    assert (summary["documents"], summary["fields"]) == (150, 69)
+    assert "A Provider" in (root / "summarised" / "data_summary" / "public_summary.md").read_text()
+
+
 def test_an_unknown_stage_is_named(gin_file, capsys):
     assert main(["run", f"--gin_file={gin_file}", "--gin.run.stages=['tokenise']"]) == 2
     assert "run.stages names 'tokenise'; known stages are overlay" in capsys.readouterr().err
