@@ -32,6 +32,7 @@ class Command:
     flags: dict[str, str] = dataclasses.field(default_factory=dict)
     uses_jax: bool = True
     records_itself: bool = False  # it keeps the configuration of its output folder in a way of its own
+    recorded_in: str = ""  # the parameter that names a folder whose recorded configuration holds
     borrows: str = ""  # the command whose bindings hold for this one too
     positional: str = ""  # the parameter that a bare argument sets
     variants: dict[str, Command] = dataclasses.field(default_factory=dict)  # flag → what runs when it is given
@@ -57,6 +58,15 @@ COMMANDS = {
         "apertus run --gin_file=quickstart.gin --output=runs/quickstart",
         {"output": "output"},
         records_itself=True,
+    ),
+    "reproduce": Command(
+        "apertus_jax.pipeline:reproduce",
+        "the chain of an earlier run again, every file compared",
+        "apertus reproduce --input=runs/quickstart --output=runs/quickstart_again",
+        {"input": "original", "output": "output"},
+        records_itself=True,
+        recorded_in="original",
+        borrows="run",
     ),
     "prepare": Command(
         "apertus_jax.corpus.prepare:prepare",
@@ -324,6 +334,8 @@ def call(command: Command, gin_files: Sequence[str], bindings: Sequence[str], va
     from apertus_jax import configuration
 
     configuration.register(locations())
+    if command.recorded_in and values.get(command.recorded_in):
+        gin_files = [os.path.join(values[command.recorded_in], configuration.OPERATIVE_CONFIG), *gin_files]
     configuration.parse(gin_files, bindings)
     if command.borrows:
         configuration.borrow(command.borrows, command.function)

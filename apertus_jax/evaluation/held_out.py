@@ -220,7 +220,7 @@ def print_table(results: dict[str, Any]) -> None:
 def write_report(path: epath.PathLike, results: dict[str, Any], run: str) -> None:
     """Writes the HTML page: pooled figures, a plot and a table per script."""
     pooled = results["pooled"]
-    report = HtmlReport("Held-out loss", f"model: {run}")
+    report = HtmlReport("Held-out loss", f"model: {epath.Path(run).name}")
     report.table(
         ("figure", "value"),
         [

@@ -1,5 +1,6 @@
 """Pipeline: the commands in order."""
 
 from apertus_jax.pipeline.chain import run
+from apertus_jax.pipeline.reproduce import reproduce
 
-__all__ = ["run"]
+__all__ = ["reproduce", "run"]

@@ -53,4 +53,4 @@ def test_a_command_that_failed_records_nothing(made, capsys):
 
 def test_only_commands_with_a_record_of_their_own_keep_none():
     own = {name for name, command in COMMANDS.items() if "output" in command.flags and command.records_itself}
-    assert own == {"run", "prepare", "pretrain"}
+    assert own == {"run", "reproduce", "prepare", "pretrain"}

@@ -84,7 +84,7 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
 
 def write_report(path: epath.PathLike, results: Mapping[str, Any], samples: Mapping[str, Any], run: str) -> None:
     """Writes the HTML page: a plot and a table of all figures, macro scores, settings and a few documents."""
-    report = HtmlReport("Evaluation on tasks", f"model: {run}")
+    report = HtmlReport("Evaluation on tasks", f"model: {epath.Path(run).name}")
     rows = result_rows(results)
     accuracies = [row for row in rows if row.metric == "acc" and row.error is not None]
     if accuracies:

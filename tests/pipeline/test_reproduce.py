@@ -1,0 +1,59 @@
+"""`reproduce`: the same chain gives the same bytes, and what does not is named."""
+
+import json
+import shutil
+
+import pytest
+
+from apertus_jax.cli import main
+from tests.pipeline.test_chain import TINY
+from tests.training.conftest import write_documents
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """The output of a chain from documents to generated text."""
+    root = tmp_path_factory.mktemp("reproduced")
+    write_documents(root / "documents.jsonl", 150, seed=6)
+    (root / "tiny.gin").write_text(TINY.format(root=root))
+    assert main(["run", f"--gin_file={root / 'tiny.gin'}"]) == 0
+    return root / "chain"
+
+
+def test_the_chain_done_again_gives_the_same_files(chain, tmp_path, capsys):
+    assert main(["reproduce", f"--input={chain}", f"--output={tmp_path / 'again'}"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("store", "train/model", "evaluation", "huggingface", "samples"):
+        assert name in shown
+    first = json.loads((chain / "train" / "model" / "COMMITTED.json").read_text())
+    again = json.loads((tmp_path / "again" / "train" / "model" / "COMMITTED.json").read_text())
+    assert first["files"] == again["files"]
+    assert not (tmp_path / "again" / "store").samefile(chain / "store")
+
+
+def test_what_comes_out_differently_is_named(chain, tmp_path, capsys):
+    arguments = ["reproduce", f"--input={chain}", f"--output={tmp_path / 'again'}", "--gin.TrainingConfig.seed=5"]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert "came out differently, first evaluation/" in captured.err
+    assert len(captured.err.strip().splitlines()[-1:]) == 1
+    assert "model.safetensors" in captured.out
+
+
+def test_a_changed_original_is_found_out(chain, tmp_path, capsys):
+    copy = shutil.copytree(chain, tmp_path / "copy")
+    manifest = json.loads((copy / "samples" / "COMMITTED.json").read_text())
+    [name] = [name for name in manifest["files"] if name.endswith(".jsonl")]
+    manifest["files"][name]["digest"] = "0" * 32
+    (copy / "samples" / "COMMITTED.json").write_text(json.dumps(manifest))
+    assert main(["reproduce", f"--input={copy}", f"--output={tmp_path / 'again'}"]) == 2
+    assert "1 of " in capsys.readouterr().err
+
+
+def test_what_cannot_be_reproduced_is_refused(chain, tmp_path, capsys):
+    assert main(["reproduce", f"--input={chain}", f"--output={chain}"]) == 2
+    assert main(["reproduce", f"--input={chain}"]) == 2
+    assert capsys.readouterr().err.count("give another folder as --output") == 2
+    assert main(["reproduce", f"--input={tmp_path}", f"--output={tmp_path / 'again'}"]) == 2
+    assert "operative_config.gin does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
