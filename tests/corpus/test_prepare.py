@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from apertus_jax.corpus.ledger import parts_of
 from apertus_jax.corpus.prepare import prepare
 from apertus_jax.corpus.prepare.command import ORDER
 from apertus_jax.corpus.reasons import Reason, Verdict
+from apertus_jax.corpus.removal import RemovalScoring, remove
 from apertus_jax.corpus.sources import Source
 from apertus_jax.errors import UserError
 from tests.corpus.prepare_inputs import AS_OF, sentence, small_policy, write_corpus
@@ -151,6 +153,28 @@ def test_a_unit_reads_only_its_own_part_of_what_is_known_of_copies(tmp_path, mon
     assert len(dropped) == 120
     assert max(total for _, total in counts) >= 30
     assert max(groups for groups, _ in counts) <= 6
+
+
+def test_a_policy_is_known_by_what_it_reads_and_not_by_where_that_lies(corpus, tmp_path):
+    hosts = {"early": ["h1.example"], "late": ["h1.example", "h2.example"]}
+    for name, removed in hosts.items():
+        rows = [
+            {"id": f"r{number}", "received": "2026-01-01", "basis": "asked", "scope": "host", "value": host}
+            | {"decision": "granted", "effective_date": "2026-01-02"}
+            for number, host in enumerate(removed)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        remove(tmp_path / f"{name}.jsonl", tmp_path / "here" / name)
+    shutil.copytree(tmp_path / "here" / "early", tmp_path / "there" / "moved")
+    results = {}
+    for name, place in (("a", "here/early"), ("b", "there/moved"), ("c", "here/late")):
+        scoring = (RemovalScoring(tombstones=str(tmp_path / place)),)
+        run(tmp_path / name, corpus, small_policy(consent_scoring=scoring))
+        results[name] = without_leases(contents(tmp_path / name))
+        assert str(tmp_path).encode() not in results[name]["policy.json"]
+    assert results["a"] == results["b"]
+    digests = {name: {row["policy_digest"] for row in ledger_rows(tmp_path / name)} for name in results}
+    assert digests["a"] == digests["b"] and len(digests["a"] | digests["c"]) == 2
 
 
 def test_memory_for_sorting_shows_in_no_byte(corpus, prepared, tmp_path):

@@ -19,7 +19,7 @@ from apertus_jax.corpus.prepare import aggregate, select
 from apertus_jax.corpus.prepare.interruption import terminated_as_interrupted
 from apertus_jax.corpus.prepare.launchers import PROCESSES, Launcher, check_launcher
 from apertus_jax.corpus.prepare.plan import keep_plan, make_plan
-from apertus_jax.corpus.prepare.policy import Policy, describe
+from apertus_jax.corpus.prepare.policy import Policy
 from apertus_jax.corpus.prepare.preparation import Preparation
 from apertus_jax.corpus.prepare.progress import StageProgress
 from apertus_jax.corpus.prepare.stages import (
@@ -203,7 +203,7 @@ def _finish(preparation: Preparation, parts: Sequence[epath.Path], show_hosts: b
     statistics = aggregate.read_statistics(statistics_folder(preparation))
     summary = {
         "policy_name": preparation.policy.name,
-        "policy": preparation.policy.digest(),
+        "policy": preparation.policy_digest,
         "plan": preparation.plan.digest(),
         "as_of": preparation.plan.as_of,
         "code": __version__,
@@ -214,7 +214,7 @@ def _finish(preparation: Preparation, parts: Sequence[epath.Path], show_hosts: b
     }
     artifacts.write_atomically(output / ledger.STATISTICS_FILE, _pretty(statistics))
     artifacts.write_atomically(output / ledger.FUNNEL_FILE, _pretty(funnel.to_json()))
-    in_force = {"policy": describe(preparation.policy), "scores": preparation.score_inputs}
+    in_force = {"policy": preparation.policy_in_force, "scores": preparation.score_inputs}
     artifacts.write_atomically(output / ledger.POLICY_FILE, _pretty(in_force))
     write_report(output / ledger.REPORT_FILE, funnel, summary, statistics, parts, show_hosts)
     artifacts.commit(output, ledger.KIND, preparation.part_inputs, summary, without=(ledger.PARTS,))

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.duplicates import DuplicateRule
 from apertus_jax.corpus.personal_data import PersonalDataPolicy
 from apertus_jax.corpus.reasons import Verdict
@@ -61,10 +60,6 @@ class Policy:
     def rules(self) -> tuple[Rule, ...]:
         """All rules in the order in which they are asked."""
         return (*self.consent_rules, *self.content_rules)
-
-    def digest(self) -> str:
-        """Returns the digest of every choice in this policy."""
-        return artifacts.digest_json(describe(self))
 
 
 @dataclasses.dataclass(frozen=True)

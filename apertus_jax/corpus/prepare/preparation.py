@@ -97,6 +97,24 @@ class Preparation:
         }
 
     @functools.cached_property
+    def policy_in_force(self) -> dict[str, Any]:
+        """The policy as JSON: its rules, and scorers by what decides their scores, never by where a list lies."""
+        described = describe(self.policy)
+        for group, scorers in (("consent_scoring", self.scorer.consent), ("content_scoring", self.scorer.content)):
+            scorings = zip(getattr(self.policy, group), scorers, strict=True)
+            described[group] = [{"class": type(each).__name__, **scorer.identity()} for each, scorer in scorings]
+        return described | {
+            "tokenizer": self.policy.tokenizer.rstrip("/").rpartition("/")[2],
+            "tokenizer_digest": self.scorer.tokenizer_digest,
+            "duplicate_scope": self.scorer.duplicate_scope,
+        }
+
+    @functools.cached_property
+    def policy_digest(self) -> str:
+        """The digest of the policy in force: the same wherever its lists and models lie, another when one changes."""
+        return artifacts.digest_json(self.policy_in_force)
+
+    @functools.cached_property
     def decision_inputs(self) -> dict[str, Any]:
         """What decides which documents stay."""
         return {"scores": artifacts.digest_json(self.score_inputs), "rules": describe(self.policy.rules)}
@@ -111,7 +129,7 @@ class Preparation:
         """What decides the permitted documents and the ledger."""
         return {
             "decisions": artifacts.digest_json(self.decision_inputs),
-            "policy": self.policy.digest(),
+            "policy": self.policy_digest,
             "policy_name": self.policy.name,
         }
 

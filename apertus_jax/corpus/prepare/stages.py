@@ -137,7 +137,7 @@ class ApplyStage:
         selection = self._selection.of_unit(number)
         constant = {
             "policy": self._preparation.policy.name,
-            "policy_digest": self._preparation.policy.digest(),
+            "policy_digest": self._preparation.policy_digest,
             "code_version": __version__,
         }
         position = 0

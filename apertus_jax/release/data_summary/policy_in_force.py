@@ -1,7 +1,4 @@
-"""What policy.json says was in force: opt-out protocols, filters, personal data, the tokenizer that counts.
-
-Paths of the machine that prepared the corpus stand in it too; none of them is repeated, only names and digests are.
-"""
+"""What policy.json says was in force: opt-out protocols, filters, personal data, the tokenizer that counts."""
 
 from __future__ import annotations
 
@@ -165,6 +162,7 @@ def tokenizer(corpus: PreparedCorpus) -> dict[str, Any] | NotAvailable:
     """Returns name and digest of the tokenizer that counted, without the folder in which it lay."""
     if not corpus.policy["tokenizer"]:
         return NotAvailable("tokens were not counted; bind Policy.tokenizer and prepare again")
+    # Corpora that an earlier version prepared name the folder too.
     name = posixpath.basename(corpus.policy["tokenizer"].rstrip("/"))
     return {
         "name": name,
