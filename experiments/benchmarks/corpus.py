@@ -3,7 +3,7 @@
     python experiments/benchmarks/corpus.py --json corpus.json            about 15 minutes on a quiet core
     python experiments/benchmarks/corpus.py --rounds 1 --megabytes 4      a first look, about 3 minutes
     python experiments/benchmarks/corpus.py --stages memory               10^5 and 10^6 documents
-    python experiments/benchmarks/corpus.py --stages memory --memory_documents 10000000        some hours
+    python experiments/benchmarks/corpus.py --stages memory --memory_documents 10000000        about an hour
 
 Needs `pip install -r requirements-benchmarks.txt`, and apt for the Debian package gnome-user-docs (8 MB, fetched into
 a temporary folder): 13,131 pages in 42 languages, 21.6 MB of text. Sides take turns (A B A B); medians are printed,
