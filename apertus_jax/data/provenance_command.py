@@ -80,12 +80,14 @@ def provenance(
 
 def _recorded_store(run: epath.Path) -> str:
     """Returns where the token store of a run lay when it was started."""
+    if not (run / RUN_FILE).exists():
+        raise UserError(f"{run} has no {RUN_FILE}; give the folder that pretrain wrote")
     try:
         config = json.loads((run / RUN_FILE).read_text())["config"]
         return ast.literal_eval(config["pretrain.store"])
     except (OSError, ValueError, SyntaxError, KeyError) as error:
         raise UserError(
-            f"{run} does not say where its token store lies ({error!r}); give --gin.provenance.store"
+            f"{run / RUN_FILE} does not say where the token store lies ({error!r}); give --gin.provenance.store"
         ) from error
 
 
