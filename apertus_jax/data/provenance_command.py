@@ -172,18 +172,16 @@ def _show(rows: Sequence[dict[str, Any]], title: str) -> None:
     from rich.text import Text
 
     table = Table(title=Text(printable(title)))
-    for name in ("step", "row", "epoch", "at token"):
-        table.add_column(name, justify="right")
-    for name in ("document", "its tokens", "language", "source"):
-        table.add_column(name)
     with_text = bool(rows) and "text" in rows[0]
+    for name in ("step: row, token", "document", "its tokens", "epoch", "language", "source"):
+        table.add_column(name, no_wrap=True)  # what is asked about again stays whole, the last column gives way
     table.add_column("text" if with_text else "address", overflow="fold")
     for row in rows[:ROWS_SHOWN]:
-        numbers = (str(row[name]) for name in ("step", "row", "epoch", "offset"))
+        place = f"{row['step']}: {row['row']}, {row['offset']}"
         extent = f"{row['start']} to {row['start'] + row['length'] - 1}"
         last = row["text"][:CHARACTERS_SHOWN] if with_text else row.get("url") or ""
-        cells = (row["document_id"], extent, row.get("language", ""), row["source"], last)
-        table.add_row(*numbers, *(Text(printable(cell)) for cell in cells))
+        cells = (place, row["document_id"], extent, row["epoch"], row.get("language", ""), row["source"], last)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     if len(rows) > ROWS_SHOWN:
         table.caption = f"and {len(rows) - ROWS_SHOWN} more; --output=FOLDER keeps all"
     Console().print(table)
