@@ -300,7 +300,7 @@ def record_bindings(name: str) -> None:
     bindings = effective_bindings(name)
     outputs = [value for parameter, value in bindings.items() if parameter.endswith(f"{name}.output")]
     output = next((ast.literal_eval(value) for value in outputs if value.startswith(("'", '"'))), None)
-    if output is None or not epath.Path(output).is_dir():
+    if not output or not epath.Path(output).is_dir():  # "" is no folder, and not the one we are in either
         return
     lines = [f"{parameter} = {value}" for parameter, value in sorted(bindings.items())]
     text = "\n".join([f"# apertus_jax {__version__}: {name}", *lines, ""])

@@ -111,13 +111,16 @@ def test_what_cannot_run_is_refused_in_one_line(changes, message):
         make_plan(**changes)
 
 
-def test_a_plan_takes_the_gin_file_of_a_run(tmp_path, capsys):
+def test_a_plan_takes_the_gin_file_of_a_run(tmp_path, capsys, monkeypatch):
     arguments = ["plan", "--gin_file=quickstart.gin", "--gin.plan.devices=8", f"--output={tmp_path / 'plan'}"]
     assert cli.main(arguments) == 0
     figures = json.loads((tmp_path / "plan" / "plan.json").read_text())
     assert figures["parameters"] == 1_934_728
     assert figures["work"]["samples"] == 4800
     assert "Memory of one device" in (tmp_path / "plan" / "report.html").read_text()
+    assert (tmp_path / "plan" / "operative_config.gin").exists()
+    monkeypatch.chdir(tmp_path)
     assert cli.main([*arguments[:3], "--steps=10", "--gin.BatchSchedule.initial=16"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["plan"]  # without an output nothing is written
     assert cli.main([*arguments[:3], "--gin.plan.mesh=@MeshConfig()", "--gin.MeshConfig.data=3"]) == 2
     assert "there are 8" in capsys.readouterr().err
