@@ -111,13 +111,19 @@ def register(commands: Sequence[str]) -> None:
 
 def borrow(source: str, target: str) -> None:
     """Binds the parameters of `target` to what `source` has bound under the same names, where they have no binding."""
-    for name in _registered[target].parameters:
-        for owner in (target, source):
-            with contextlib.suppress(ValueError):
-                value = gin.query_parameter(f"{owner}.{name}")
-                with gin.unlock_config():
-                    gin.bind_parameter(f"{target}.{name}", value)
-                break
+    with gin.unlock_config():
+        for name in _registered[target].parameters:
+            if not _is_bound(f"{target}.{name}") and _is_bound(f"{source}.{name}"):
+                gin.bind_parameter(f"{target}.{name}", gin.query_parameter(f"{source}.{name}"))
+
+
+def _is_bound(name: str) -> bool:
+    """Returns whether a gin file or flag has given `configurable.parameter` a value."""
+    try:
+        gin.query_parameter(name)
+    except ValueError:  # gin has no other way to ask
+        return False
+    return True
 
 
 def _at_the_edge(target: Callable[..., Any], name: str) -> Callable[..., Any]:

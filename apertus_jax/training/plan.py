@@ -55,7 +55,7 @@ DEVICES = {
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of one device.
+    """Bytes of one device. Under `context` > 1 the keys and values of other devices' pieces are not counted.
 
     Attributes:
       parameters, optimizer_state, batch: exact; there all the time.

@@ -6,18 +6,12 @@ import shutil
 import pytest
 
 from apertus_jax.cli import main
-from tests.pipeline.test_chain import TINY
-from tests.training.conftest import write_documents
 
 
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """The output of a chain from documents to generated text."""
-    root = tmp_path_factory.mktemp("reproduced")
-    write_documents(root / "documents.jsonl", 150, seed=6)
-    (root / "tiny.gin").write_text(TINY.format(root=root))
-    assert main(["run", f"--gin_file={root / 'tiny.gin'}"]) == 0
-    return root / "chain"
+@pytest.fixture
+def chain(gin_file):
+    """The output of the chain."""
+    return gin_file.parent / "chain"
 
 
 def test_the_chain_done_again_gives_the_same_files(chain, tmp_path, capsys):
