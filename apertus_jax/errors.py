@@ -1,4 +1,4 @@
-"""The one exception that reaches people: a single line that names the thing, the value, and what to do."""
+"""UserError: the one exception that users see, a single line with the thing, the value and the remedy."""
 
 
 class UserError(Exception):

@@ -35,14 +35,15 @@ import numpy as np  # noqa: E402
 from goldfish_ablation_data import Planted, Texts, plant, prepare_texts  # noqa: E402
 from goldfish_ablation_report import print_summary, write_report  # noqa: E402
 from goldfish_ablation_settings import Arm, GoldfishAblation, parse_arm  # noqa: E402
-from goldfish_ablation_summary import summarise  # noqa: E402
+from goldfish_ablation_summary import summarize  # noqa: E402
 from goldfish_ablation_twins import Twins, measure  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 
-from apertus_jax import artifacts, configuration  # noqa: E402
+from apertus_jax import configuration  # noqa: E402
 from apertus_jax.cli import split_gin_flags  # noqa: E402
 from apertus_jax.errors import UserError  # noqa: E402
+from apertus_jax.storage import artifacts
 
 KIND = "goldfish_ablation_arm"
 SETTINGS = "goldfish_ablation_settings:GoldfishAblation"
@@ -74,7 +75,7 @@ def run(settings: GoldfishAblation, output: str, progress: bool = True) -> dict[
                 advance = functools.partial(bars.advance, task)
                 results.append(finished_arm(folder, settings, arm, seed, texts, material[seed], twins, advance))
                 bars.remove_task(task)
-    summary = summarise(settings, results, texts.refused)
+    summary = json.loads(json.dumps(summarize(settings, results, texts.refused), allow_nan=False))
     artifacts.write_atomically(folder / "results.json", json.dumps(summary, indent=2) + "\n")
     write_report(folder / "report.html", settings, summary, results, continuations(folder, settings), material, texts)
     if progress:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from apertus_jax.data import Tokenizer
-from apertus_jax.objectives import normalised
+from apertus_jax.objectives import normalized
 
 SPLIT_SHARE = 0.25  # of the tokens of a re-tokenised copy that can be cut in two
 
@@ -92,7 +92,7 @@ def measure_leak(
     texts, masks = zip(
         *(_bytes_and_mask(ids, dropped, pieces) for ids, dropped in zip(copies, drops, strict=True)), strict=True
     )
-    spans = np.cumsum([0, *(len(normalised(pieces[token])) for token in copies[0].tolist())])
+    spans = np.cumsum([0, *(len(normalized(pieces[token])) for token in copies[0].tolist())])
     everywhere = np.ones(len(copies[0]), bool)
     for text, mask in zip(texts, masks, strict=True):
         there = _counterparts(texts[0], text)
@@ -107,7 +107,7 @@ def measure_leak(
 
 
 def _bytes_and_mask(ids: np.ndarray, dropped: np.ndarray, pieces: Sequence[bytes]) -> tuple[bytes, np.ndarray]:
-    texts = [normalised(pieces[token]) for token in ids.tolist()]
+    texts = [normalized(pieces[token]) for token in ids.tolist()]
     return b"".join(texts), np.repeat(np.asarray(dropped, bool), [len(text) for text in texts])
 
 

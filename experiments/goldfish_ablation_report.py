@@ -15,7 +15,12 @@ from goldfish_ablation_summary import EVERYTHING, Figures
 from rich.console import Console
 from rich.table import Table
 
-from apertus_jax.reporting import HtmlReport
+from apertus_jax.evaluation.intervals import interval_text
+from apertus_jax.reports.axes import Axis
+from apertus_jax.reports.chart import GREY, Chart
+from apertus_jax.reports.heat_map import heat_map
+from apertus_jax.reports.html_report import HtmlReport
+from apertus_jax.reports.line_chart import Line, line_chart
 
 DIFFS_SHOWN = 2
 DIFF_STYLE = {"same": "background:#16a34a33", "other": "background:#dc262633;text-decoration:line-through"}
@@ -53,12 +58,19 @@ def write_report(
         f"tokens, greedy; {settings.probes} probes per bucket and seed; 95 % bootstrap intervals over probes",
     )
     report.heading("Claims")
-    claims = [(row["claim"], f"{row['found']:.4f}", "yes" if row["holds"] else "no") for row in summary["claims"]]
-    report.table(("claim", "found", "holds"), claims)
+    claims = [
+        (
+            row["claim"],
+            "–" if row["found"] is None else f"{row['found']:.4f}",
+            f"{row['verdict']}: {row['reason']}" if row["reason"] else row["verdict"],
+        )
+        for row in summary["claims"]
+    ]
+    report.table(("claim", "found", "verdict"), claims)
     report.heading("Recall against exposure")
     report.note("Rouge-L of the greedy continuation; a probe that was never read gives the level of unrelated text.")
-    report.figure(_curves(settings, summary))
-    report.figure(_heat_map(settings, summary))
+    for chart in recall_charts(settings.exposures, summary["arms"]):
+        report.figure(chart)
     report.heading("At the highest exposure")
     report.table(*_excess_table(settings, summary))
     report.heading("What the twins know of the labels that left the loss")
@@ -87,49 +99,37 @@ def write_report(
     report.write(path)
 
 
-def _curves(settings: GoldfishAblation, summary: Mapping[str, Any]):
-    from matplotlib.figure import Figure
+def recall_charts(exposures: Sequence[int], arms: Mapping[str, Any]) -> list[Chart]:
+    """Returns what the twins recall: Rouge-L and the first error against exposure, and a heat map of Rouge-L.
 
-    figure = Figure(figsize=(9, 3.6))
-    panels = figure.subplots(1, 2)
-    places = range(len(settings.exposures))
-    for axes, metric, label in zip(panels, ("rouge_l", "prefix_match"), ("Rouge-L", "first error, token"), strict=True):
-        for arm, found in summary["arms"].items():
-            rows = [found["recall"][str(exposure)][metric] for exposure in settings.exposures]
-            line = axes.plot(places, [row["value"] for row in rows], marker="o", markersize=3, label=arm)[0]
-            low, high = ([row[side] for row in rows] for side in ("lower", "upper"))
-            axes.fill_between(places, low, high, alpha=0.12, color=line.get_color(), linewidth=0)
-        axes.set_xticks(list(places), [str(exposure) for exposure in settings.exposures])
-        axes.set(xlabel="times read", ylabel=label)
-        axes.grid(alpha=0.3)
-    panels[0].legend(frameon=False, fontsize=7)
-    return figure
-
-
-def _heat_map(settings: GoldfishAblation, summary: Mapping[str, Any]):
-    from matplotlib.figure import Figure
-
-    values = np.array(
-        [
-            [found["recall"][str(exposure)]["rouge_l"]["value"] for exposure in settings.exposures]
-            for found in summary["arms"].values()
-        ]
-    )
-    figure = Figure(figsize=(8, 0.35 * len(values) + 1))
-    axes = figure.subplots()
-    axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    axes.set_xticks(range(values.shape[1]), [str(exposure) for exposure in settings.exposures])
-    axes.set_yticks(range(len(values)), list(summary["arms"]))
-    for (row, column), value in np.ndenumerate(values):
-        axes.text(
-            column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value < 0.6 else "black"
-        )
-    axes.set_xlabel("times read; Rouge-L")
-    return figure
+    The twin without a mask is grey, its copy with other initial weights grey and dashed: the others are held to them.
+    """
+    names = [str(exposure) for exposure in exposures]
+    across = Axis("times read", scale="named", names=names)
+    charts = []
+    for title, metric, label in (
+        ("Recall against exposure", "rouge_l", "Rouge-L"),
+        ("Where the first error is", "prefix_match", "tokens before the first error"),
+    ):
+        lines = []
+        for arm, found in arms.items():
+            rows = [found["recall"][name][metric] for name in names]
+            ends = ([row[end] for row in rows] for end in ("value", "lower", "upper"))
+            style = {STANDARD: {"color": GREY, "dash": 0}, RESTARTED: {"color": GREY, "dash": 1}}.get(arm)
+            own = style or {"color": sum(line.color != GREY for line in lines), "dash": 0}
+            lines.append(Line(arm, range(len(names)), *ends, **own))
+        charts.append(line_chart(title, lines, across, Axis(label)))
+    values = [[found["recall"][name]["rouge_l"]["value"] for name in names] for found in arms.values()]
+    rows = [arm for arm in arms]
+    charts.append(heat_map("Rouge-L of each twin", names, rows, values, "times read", "twin", "Rouge-L"))
+    return charts
 
 
 def _interval(row: Mapping[str, float], form: str = ".3f") -> str:
-    return f"{row['value']:{form}} [{row['lower']:{form}}, {row['upper']:{form}}]"
+    if row["value"] is None:
+        return "–"
+    ends = interval_text(row["lower"], row["upper"], form, ", ")
+    return f"{row['value']:{form}}" + (" (no interval)" if ends == "–" else f" [{ends}]")
 
 
 def _excess_table(settings: GoldfishAblation, summary: Mapping[str, Any]):
@@ -193,12 +193,15 @@ def _held_out_table(summary: Mapping[str, Any]):
     for arm, found in summary["arms"].items():
         for group in groups:
             test = found["held_out"][group]
-            verdict = "" if arm == STANDARD else "equal" if test["equivalent"] else "not shown equal"
-            difference = (
-                "" if arm == STANDARD else (f"{test['difference']:+.2%} [{test['lower']:+.2%}, {test['upper']:+.2%}]")
-            )
-            rows.append((arm, group, test["documents"], test["loss"], difference, verdict))
+            unknown = f"{test['verdict']}: {test['reason']}"
+            verdict = {True: "equal", False: "not shown equal"}.get(test["equivalent"], unknown)
+            shown = ("", "") if arm == STANDARD else (_difference(test), verdict)
+            rows.append((arm, group, test["documents"], test["loss"], *shown))
     return ("arm", "language group", "documents × seeds", "nats per label", "difference", "verdict"), rows
+
+
+def _difference(test: Mapping[str, float]) -> str:
+    return f"{test['difference']:+.2%} [{interval_text(test['lower'], test['upper'], '+.2%', ', ')}]"
 
 
 def _copies_table(settings: GoldfishAblation, summary: Mapping[str, Any]):
@@ -262,7 +265,7 @@ def print_summary(settings: GoldfishAblation, summary: Mapping[str, Any]) -> Non
         table.add_column(column, justify="left" if column == "arm" else "right")
     for row in rows:
         test = summary["arms"][row[0]]["held_out"][EVERYTHING]
-        table.add_row(*map(str, row), f"{test['difference']:+.2%} [{test['lower']:+.2%}, {test['upper']:+.2%}]")
+        table.add_row(*map(str, row), _difference(test))
     console.print(table)
     if settings.clusters:
         columns, rows = _copies_table(settings, summary)

@@ -10,53 +10,92 @@ import numpy as np
 from goldfish_ablation_settings import RESTARTED, STANDARD, GoldfishAblation, parse_arm
 
 from apertus_jax.evaluation.intervals import (
+    Equivalence,
     Estimate,
     difference_interval,
+    interval_text,
     mean_interval,
     relative_equivalence,
     resampled,
+    without_nan,
 )
+from apertus_jax.evaluation.verdicts import Verdict, judge
+from apertus_jax.model import abstract_parameters, count_parameters
 
 METRICS = ("rouge_l", "lccs", "exact_match", "prefix_match", "edit_similarity")
 EVERYTHING = "all"
+EQUIVALENCE = tuple(field.name for field in dataclasses.fields(Equivalence))
 SEED = 20
 SMALLEST_STANDARD_EXCESS = 0.2
 LARGEST_SHARE = {50: 0.5, 4: 0.15}  # of the standard arm's excess, by k
 Figures = Mapping[str, Any]
 
 
-def summarise(settings: GoldfishAblation, results: Sequence[Figures], refused: int) -> dict[str, Any]:
+def summarize(settings: GoldfishAblation, results: Sequence[Figures], refused: int) -> dict[str, Any]:
     """Returns the content of results.json."""
     by_arm = {arm: [figures for figures in results if figures["arm"] == arm] for arm in settings.arms}
     arms = {arm: _arm(settings, by_arm, arm) for arm in settings.arms}
-    return {
-        "claims": _claims(arms),
-        "settings": dataclasses.asdict(settings),
-        "parameters": settings.model.num_parameters,
-        "tokens_per_training": results[0]["tokens"],
-        "steps_per_training": results[0]["steps"],
-        "chapters_refused_for_shared_13grams": refused,
-        "minutes_of_all_trainings": sum(figures["seconds"]["all"] for figures in results) / 60,
-        "arms": arms,
-    }
+    return without_nan(
+        {
+            "claims": [each | {"found": found} for each, found in _claims(arms, len(settings.seeds))],
+            "settings": dataclasses.asdict(settings),
+            "parameters": count_parameters(abstract_parameters(settings.model)),
+            "tokens_per_training": results[0]["tokens"],
+            "steps_per_training": results[0]["steps"],
+            "chapters_refused_for_shared_13grams": refused,
+            "minutes_of_all_trainings": sum(figures["seconds"]["all"] for figures in results) / 60,
+            "arms": arms,
+        }
+    )
 
 
-def _claims(arms: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the experiment is to show, what was found, and whether it holds."""
-    lower = arms[STANDARD]["excess"]["lower"]
-    claim = f"without a mask the interval of the excess Rouge-L is above {SMALLEST_STANDARD_EXCESS}"
-    claims = [{"claim": claim, "found": lower, "holds": bool(lower > SMALLEST_STANDARD_EXCESS)}]
+def _claims(arms: Mapping[str, Any], seeds: int) -> list[tuple[dict[str, Any], float]]:
+    """What the experiment is to show, whether it holds, and what was found."""
+    standard = Estimate(**arms[STANDARD]["excess"])
+    probes = {int(exposure): found["probes"] for exposure, found in arms[STANDARD]["recall"].items()}
+    values = {"probes": probes[max(probes)], "controls": probes[0]}
+    claims = [
+        judge(
+            f"without a mask the interval of the excess Rouge-L is above {SMALLEST_STANDARD_EXCESS}",
+            standard,
+            lambda found: found.lower > SMALLEST_STANDARD_EXCESS,
+            values,
+        ),
+    ]
+    found = [standard.lower]
+    ends = interval_text(standard.lower, standard.upper, ".2f", ", ")
+    nothing = f"without a mask the excess is {standard.value:.2f} [{ends}], not above 0: no share of it can be taken"
     for name, arm in arms.items():
         limit = LARGEST_SHARE.get(parse_arm(name).k)
         if limit is not None:
-            share = arm["excess_over_standard"]["value"]
-            claim = f"{name}: excess at most {limit} of that without a mask"
-            claims.append({"claim": claim, "found": share, "holds": bool(share <= limit)})
+            share = Estimate(**arm["excess_over_standard"])
+            claims.append(
+                judge(
+                    f"{name}: excess at most {limit} of that without a mask",
+                    share,
+                    lambda share, limit=limit: share.value <= limit,
+                    values,
+                    {nothing: not standard.lower > 0},
+                )
+            )
+            found.append(share.value)
         if name not in (STANDARD, RESTARTED):
-            test = arm["held_out"][EVERYTHING]
-            claim = f"{name}: held-out loss within ± {test['margin']:.1%}"
-            claims.append({"claim": claim, "found": test["difference"], "holds": test["equivalent"]})
-    return claims
+            group = arm["held_out"][EVERYTHING]
+            test = Equivalence(**{key: group[key] for key in EQUIVALENCE})
+            claims.append(_equal(f"{name}: held-out loss within ± {test.margin:.1%}", test, group, seeds))
+            found.append(test.difference)
+    return [(claim.describe(), value) for claim, value in zip(claims, found, strict=True)]
+
+
+def _equal(claim: str, test: Equivalence, group: Mapping[str, Any], seeds: int) -> Verdict:
+    """Returns whether two twins have the same loss; one pair of them does not tell the mask from chance."""
+    return judge(
+        claim,
+        test,
+        lambda found: found.equivalent,
+        {"held-out documents": group["documents"]},
+        {"each twin was trained with one seed, so chance is not known": seeds < 2},
+    )
 
 
 def _arm(settings: GoldfishAblation, by_arm: Mapping[str, Sequence[Figures]], arm: str) -> dict[str, Any]:
@@ -68,7 +107,7 @@ def _arm(settings: GoldfishAblation, by_arm: Mapping[str, Sequence[Figures]], ar
         "recall": {str(exposure): _bucket(own, exposure) for exposure in settings.exposures},
         "excess": _estimate(difference_interval(_values(own, highest), _values(own, 0), SEED)),
         "excess_over_standard": _excess_ratio(own, standard, highest),
-        "held_out": _held_out(own, standard, settings.margin),
+        "held_out": _held_out(own, standard, settings.margin, len(settings.seeds)),
         "copies": _copies(own, standard),
     }
 
@@ -105,12 +144,12 @@ def _excess_ratio(own: Sequence[Figures], standard: Sequence[Figures], highest: 
 
     def ratio(high: np.ndarray, control: np.ndarray) -> float:
         excess = high.mean(axis=0) - control.mean(axis=0)
-        return excess[0] / excess[1] if excess[1] > 0 else np.nan
+        return excess[0] / excess[1] if excess[1] > 0 else np.nan  # no share of nothing
 
     return _estimate(resampled(ratio, pairs, SEED))
 
 
-def _held_out(own: Sequence[Figures], standard: Sequence[Figures], margin: float) -> dict[str, Any]:
+def _held_out(own: Sequence[Figures], standard: Sequence[Figures], margin: float, seeds: int) -> dict[str, Any]:
     """Per language group: loss in nats per label, and its relative difference from the standard arm."""
     groups = sorted({row["group"] for row in own[0]["held_out"]})
     found = {}
@@ -127,8 +166,9 @@ def _held_out(own: Sequence[Figures], standard: Sequence[Figures], margin: float
             "documents": len(rows),
             "loss": float(losses.sum() / labels.sum()),
             **dataclasses.asdict(test),
-            "equivalent": test.equivalent,
         }
+        equal = _equal("equal means", test, found[group], seeds)
+        found[group] |= {"equivalent": equal.holds, "verdict": equal.outcome, "reason": equal.reason or None}
     return found
 
 

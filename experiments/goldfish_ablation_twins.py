@@ -164,7 +164,10 @@ class Twins:
 
 
 def recall(reference: np.ndarray, generated: Sequence[int], dropped: np.ndarray) -> dict[str, Any]:
-    """Metrics of one continuation (E§3.3); dropped bool[S] says which labels of the suffix had left the loss."""
+    """Metrics of one continuation; dropped bool[S] says which labels of the suffix had left the loss.
+
+    Source: docs/reference/evaluation_and_release.md §3.3.
+    """
     reference = reference.tolist()
     matched = prefix_match_length(reference, generated)
     holes = np.flatnonzero(dropped)

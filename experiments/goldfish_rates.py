@@ -42,7 +42,10 @@ def zipf_ids(tokens: int) -> np.ndarray:
 
 
 def tekken() -> tiktoken.Encoding:
-    """The Mistral-Nemo vocabulary cut to the ranks that Apertus keeps (model spec §13)."""
+    """The Mistral-Nemo vocabulary cut to the ranks that Apertus keeps.
+
+    Source: docs/reference/model_and_training.md §13.
+    """
     file = importlib.resources.files("mistral_common") / "data" / "tekken_240718.json"
     content = json.loads(file.read_text(encoding="utf-8"))
     kept = content["vocab"][: VOCABULARY_SIZE - RESERVED_IDS]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 
 def build_folder(path, inputs=None):
@@ -32,15 +32,6 @@ def test_failure_leaves_nothing_behind(tmp_path):
         (build.path / "half").write_text("half")
         raise ValueError("boom")
     assert not (tmp_path / "x").exists()
-
-
-def test_an_abandoned_build_is_cleared_and_built_again(tmp_path):
-    folder = tmp_path / "x"
-    folder.mkdir()
-    (folder / artifacts.BUILDING_MARKER).write_text("{}")
-    (folder / "leftover").write_text("old")
-    build_folder(folder)
-    assert list(artifacts.verify(folder, "thing")["files"]) == ["sub/data.bin"]
 
 
 def test_files_of_a_stranger_are_never_touched(tmp_path):

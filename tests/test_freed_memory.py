@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from apertus_jax import cli
-from apertus_jax.freed_memory import ARROW_ALLOCATOR, return_freed_memory
+from apertus_jax.process.malloc_trim import ARROW_ALLOCATOR, return_freed_memory
 
 # Small buffers between large ones that stay, so that nothing is freed at the end of the heap by itself.
 PROGRAM = """
 import json, sys
 import pyarrow
-from apertus_jax.freed_memory import return_freed_memory
+from apertus_jax.process.malloc_trim import return_freed_memory
 
 def anonymous():
     [line] = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]
@@ -48,7 +48,7 @@ def test_a_process_shrinks_to_what_it_holds():
     assert after - before < 0.1 * (full - before)
 
 
-def test_the_command_line_chooses_the_allocator_unless_the_environment_did(monkeypatch):
+def test_command_line_chooses_the_allocator_if_nobody_did(monkeypatch):
     [(name, value)] = ARROW_ALLOCATOR.items()
     monkeypatch.delenv(name, raising=False)
     cli.prepare_arrow()

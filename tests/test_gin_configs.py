@@ -8,13 +8,18 @@ import pytest
 from apertus_jax import cli, configuration
 from apertus_jax.data import BatchSchedule
 from apertus_jax.errors import UserError
+from apertus_jax.model import abstract_parameters, count_parameters
 
 FILES = sorted(str(path.relative_to(configuration.GIN_CONFIGS)) for path in configuration.GIN_CONFIGS.rglob("*.gin"))
 EXPERIMENTS = [name for name in FILES if "/" not in name]
 # The shared recipe leaves these to the experiment that includes it.
-MACROS = {"recipes/apertus.gin": ["PEAK_LEARNING_RATE = 1.0", "LEARNING_RATE_INIT_FRACTION = 0.0"]}
+MACROS = {
+    "recipes/apertus.gin": ["PEAK_LEARNING_RATE = 1.0", "LEARNING_RATE_INIT_FRACTION = 0.0"],
+    "recipes/apertus_stages.gin": [f"Mixture.stages = [{', '.join(f'@stage{n}/MixtureStage()' for n in range(1, 6))}]"],
+}
 
-# name: vocabulary, width, layers, feedforward, heads, key-value heads, head width, parameters (model spec §1).
+# name: vocabulary, width, layers, feedforward, heads, key-value heads, head width, parameters
+# (docs/reference/model_and_training.md §1).
 SHAPES = {
     "test_1m": (2048, 128, 2, 672, 4, 2, 32, 967_428),
     "30m": (16384, 384, 8, 2016, 6, 2, 64, 28_122_512),
@@ -25,7 +30,7 @@ SHAPES = {
     "8b": (131072, 4096, 32, 21504, 32, 8, 128, 8_053_338_176),
     "70b": (131072, 8192, 80, 43008, 64, 8, 128, 70_599_864_480),
 }
-# What differs between the sizes (model spec §5.4, §7, §8).
+# What differs between the sizes (docs/reference/model_and_training.md §5.4, §7, §8).
 SIZES = {
     "8b": {
         "peak": 1.1e-4,
@@ -86,6 +91,7 @@ def registered(monkeypatch):
 def arguments(name):
     """Returns what `pretrain` would be called with under a gin file, every object built, nothing run."""
     configuration.parse([name], [])
+    configuration.refer_to_options("pretrain")
     built = {}
     for parameter in configuration.signature("pretrain").parameters:
         try:
@@ -122,13 +128,15 @@ def test_every_experiment_builds_what_pretrain_needs(name):
         if parameter.default is parameter.empty and parameter.name not in built
     ]
     assert set(missing) <= {"store", "output"}
-    optimizer = built["optimizer"].scoped_configurable_fn(learning_rate=built["learning_rate"], mask=lambda _: True)
+    optimizer = built["optimizer"].scoped_configurable_fn(
+        learning_rate=built["schedule"].learning_rate, mask=lambda _: True
+    )
     assert optimizer.init({"kernel": np.zeros((2, 2), np.float32)})
-    assert 0 < float(built["learning_rate"](10)) < 1
+    assert 0 < float(built["schedule"].learning_rate(10)) < 1
     assert built["objective"].left_context in (0, 49)
 
 
-def test_every_preset_of_the_specification_is_there_with_its_exact_parameter_count():
+def test_presets_have_their_exact_parameter_counts():
     assert {name.removeprefix("models/").removesuffix(".gin") for name in FILES if name.startswith("models/")} == set(
         SHAPES
     )
@@ -143,7 +151,7 @@ def test_every_preset_of_the_specification_is_there_with_its_exact_parameter_cou
             model.num_heads,
             model.num_kv_heads,
             model.head_dim,
-            model.num_parameters,
+            count_parameters(abstract_parameters(model)),
         )
         assert found == (vocabulary, width, layers, feedforward, heads, kv_heads, head_width, parameters), name
 
@@ -154,7 +162,7 @@ def test_recipe_is_the_published_one_number_for_number(size, as_run):
     expected = SIZES[size]
     built = arguments(f"apertus_{size}_as_run.gin" if as_run else f"apertus_{size}.gin")
     model, objective, training = built["model"], built["objective"], built["training"]
-    assert model.num_parameters == SHAPES[size][-1]
+    assert count_parameters(abstract_parameters(model)) == SHAPES[size][-1]
     assert (model.rope_theta, model.max_position_embeddings, model.norm_epsilon) == (500_000.0, 4096, 1e-5)
     scaling = model.rope_scaling
     assert (scaling.factor, scaling.low_frequency_factor, scaling.high_frequency_factor) == (8.0, 1.0, 4.0)
@@ -162,10 +170,10 @@ def test_recipe_is_the_published_one_number_for_number(size, as_run):
     assert model.init_std == 0.008944
     assert (training.sequence_length, training.clip_norm, training.seed) == (4096, 0.1, 28)
     assert training.checkpoint_every == expected["checkpoint_every"]
-    assert built["total_steps"] == expected["steps"]
-    assert built["batch_schedule"] == BatchSchedule(*expected["batch"])
-    assert built["batch_schedule"].ramp_steps == expected["ramp_steps"]
-    assert built["batch_schedule"].total_steps(WSD["total_samples"]) == expected["steps"]
+    assert built["schedule"].total_steps == expected["steps"]
+    assert built["schedule"].batch_schedule == BatchSchedule(*expected["batch"])
+    assert built["schedule"].batch_schedule.ramp_steps == expected["ramp_steps"]
+    assert built["schedule"].batch_schedule.total_steps(WSD["total_samples"]) == expected["steps"]
     assert built["optimizer"].selector == "ademamix"
     assert bound("ademamix") == ADEMAMIX
     initial_fraction = 0.0 if as_run else 0.1
@@ -185,7 +193,7 @@ def test_recipe_is_the_published_one_number_for_number(size, as_run):
 @pytest.mark.parametrize("as_run", [False, True], ids=["design", "as_run"])
 def test_stages_start_where_the_paper_says(size, as_run):
     built = arguments(f"apertus_{size}_as_run.gin" if as_run else f"apertus_{size}.gin")
-    schedule, stages = built["batch_schedule"], built["mixture"].stages
+    schedule, stages = built["schedule"].batch_schedule, built["mixture"].stages
     expected = SIZES[size]["stages"]
     for stage, (number, (first_step, billions)) in zip(stages, expected.items(), strict=True):
         # The table counts the first iteration of later stages as steps done, and of the first as 1.
@@ -198,7 +206,8 @@ def test_stages_start_where_the_paper_says(size, as_run):
         assert all(stage.rates is None and stage.temperature == 1.0 for stage in stages)
 
 
-# Samples consumed and the 8B's learning rate with a warm-up from zero (model spec §7.1); the 70B's is in proportion.
+# Samples consumed and the 8B's learning rate with a warm-up from zero (docs/reference/model_and_training.md §7.1); the
+# 70B's is in proportion.
 AS_RUN_RATES = {
     1024: 2.75e-8,
     2_048_000: 5.5e-5,
@@ -214,7 +223,7 @@ AS_RUN_RATES = {
 
 @pytest.mark.parametrize("size", SIZES)
 def test_learning_rate_has_the_check_values_of_the_specification(size):
-    schedule = jax.jit(arguments(f"apertus_{size}_as_run.gin")["learning_rate"])
+    schedule = jax.jit(arguments(f"apertus_{size}_as_run.gin")["schedule"].learning_rate)
     scale = SIZES[size]["peak"] / 1.1e-4
     for samples, rate in AS_RUN_RATES.items():
         limbs = np.array([samples >> 32, samples & 0xFFFFFFFF], np.uint32)
@@ -223,7 +232,7 @@ def test_learning_rate_has_the_check_values_of_the_specification(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_design_warms_up_from_a_tenth_of_the_peak(size):
-    schedule = arguments(f"apertus_{size}.gin")["learning_rate"]
+    schedule = arguments(f"apertus_{size}.gin")["schedule"].learning_rate
     peak = SIZES[size]["peak"]
     np.testing.assert_allclose(schedule(0), 0.1 * peak, rtol=1e-6)
     np.testing.assert_allclose(schedule(2_048_000), 0.55 * peak, rtol=1e-6)

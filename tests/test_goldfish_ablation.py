@@ -18,10 +18,10 @@ from goldfish_ablation_settings import ARMS, GoldfishAblation, parse_arm  # noqa
 from goldfish_ablation_twins import arm_masks, recall  # noqa: E402
 
 from apertus_jax.data import token_pieces  # noqa: E402
-from apertus_jax.data.grams import gram_hashes  # noqa: E402
+from apertus_jax.data.store.ngrams import text_ngram_hashes  # noqa: E402
 from apertus_jax.errors import UserError  # noqa: E402
 from apertus_jax.model import ModelConfig  # noqa: E402
-from apertus_jax.objectives import normalised  # noqa: E402
+from apertus_jax.objectives import normalized  # noqa: E402
 
 MODEL = ModelConfig(512, 16, 32, num_layers=1, num_heads=2, num_kv_heads=1, max_position_embeddings=128)
 SETTINGS = GoldfishAblation(
@@ -81,23 +81,23 @@ def test_every_probe_is_read_exactly_as_often_as_its_bucket_says(planted):
 
 def test_no_probe_shares_a_passage_with_other_text(texts, planted):
     others = [each.text for part in texts.background.values() for each in part]
-    known = np.concatenate([gram_hashes(text) for text in others])
+    known = np.concatenate([text_ngram_hashes(text) for text in others])
     for probe in planted.probes:
         text = texts.tokenizer.decode(probe, skip_special_tokens=True)
-        assert not np.isin(gram_hashes(text), known).any()
+        assert not np.isin(text_ngram_hashes(text), known).any()
 
 
-def test_data_of_a_seed_are_always_the_same_and_of_another_seed_others(texts, planted):
+def test_seed_alone_decides_the_data_of_the_ablation(texts, planted):
     assert plant(SETTINGS, texts, 3).digest == planted.digest != plant(SETTINGS, texts, 4).digest
 
 
 def test_copies_have_the_same_words_but_for_one_and_other_tokens(texts):
     text = next(each.text for each in texts.pool if len(each.text) > 1500)[:1500]
     copies = near_copies(text, texts.tokenizer, 0, 300)
-    spelled = {edit: normalised(texts.tokenizer.decode_bytes(ids)) for edit, ids in copies.items()}
+    spelled = {edit: normalized(texts.tokenizer.decode_bytes(ids)) for edit, ids in copies.items()}
     assert len({ids.tobytes() for ids in copies.values()}) == len(copies) == 8
     for edit, letters in spelled.items():
-        assert (letters == normalised(text.encode())) == (edit != "one word changed"), edit
+        assert (letters == normalized(text.encode())) == (edit != "one word changed"), edit
 
 
 def test_leak_of_copies_counted_by_hand():
@@ -119,7 +119,7 @@ def test_leak_of_copies_counted_by_hand():
     assert np.isnan(leak([1, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0]).revealed)
 
 
-def test_published_and_document_masks_leak_and_the_cluster_mask_does_not(texts):
+def test_masks_leak_but_for_that_of_the_cluster(texts):
     model = dataclasses.replace(MODEL, max_position_embeddings=512)
     planted = plant(dataclasses.replace(SETTINGS, model=model, prefix=64, suffix=384, clusters=4), texts, 0)
     pieces = token_pieces(texts.tokenizer)
@@ -177,7 +177,7 @@ def test_an_interrupted_run_goes_on_and_the_report_has_every_arm(tmp_path, monke
     assert first_losses[0] == pytest.approx(first_losses[1], abs=0.1)  # same weights, same rows, other labels
 
 
-def test_a_restarted_twin_reads_the_same_and_differs_in_its_first_weights_alone(tmp_path, monkeypatch, texts):
+def test_restarted_twin_differs_in_its_first_weights_alone(tmp_path, monkeypatch, texts):
     monkeypatch.setattr(ablation, "prepare_texts", lambda _: texts)
     settings = dataclasses.replace(SETTINGS, arms=("none", "none:restarted"))
     summary = ablation.run(settings, str(tmp_path), progress=False)

@@ -1,11 +1,10 @@
-"""Saving, finding and restoring checkpoints: Orbax moves the arrays, this module decides what counts as saved."""
+"""Checkpoint saving and restoring with Orbax, and the rule for which steps count as saved."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
 import dataclasses
-import errno
 import json
 import logging
 import time
@@ -22,6 +21,9 @@ from apertus_jax.checkpoints import leaves as leaf_tools
 from apertus_jax.checkpoints import step_folders
 from apertus_jax.checkpoints.step_folders import Rejection
 from apertus_jax.errors import UserError
+from apertus_jax.process.failures import is_full_disk
+from apertus_jax.storage.reader_lease import remove_unless_read
+from apertus_jax.storage.run_folder import list_steps, step_folder
 
 # Small enough that several threads and processes share the digests, large enough for object stores.
 DATA_FILE_BYTES = 64 << 20
@@ -32,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class SaveReport:
-    """Where the time of a finished save went; `blocking_seconds` is what the training loop waited."""
+    """Timing of a finished save; `blocking_seconds` is what the training loop waited."""
 
     step: int
     blocking_seconds: float
@@ -77,8 +79,7 @@ class Checkpointer:
         self.last_save: SaveReport | None = None
         self._timeout_seconds = timeout_seconds
         self._settled: set[int] = set()
-        self._pending: concurrent.futures.Future[SaveReport] | None = None
-        self._pending_step: int | None = None
+        self._pending: tuple[concurrent.futures.Future[SaveReport], int] | None = None  # and its step
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         _silence_reports_of_errors_raised_here()
         self._orbax = ocp.AsyncCheckpointer(
@@ -120,12 +121,11 @@ class Checkpointer:
             if jax.process_index() == 0:
                 self._remove_leftovers()
             self._orbax.save(
-                step_folders.step_folder(self.folder, step) / step_folders.STATE_FOLDER,
+                step_folder(self.folder, step) / step_folders.STATE_FOLDER,
                 args=ocp.args.PyTreeSave(stored, ocdbt_target_data_file_size=DATA_FILE_BYTES),
             )
         blocking = time.perf_counter() - started
-        self._pending_step = step
-        self._pending = self._pool.submit(self._finish, step, table, dict(metadata), started, blocking)
+        self._pending = self._pool.submit(self._finish, step, table, dict(metadata), started, blocking), step
         if wait:
             self.wait()
         return True
@@ -138,8 +138,7 @@ class Checkpointer:
         """
         if self._pending is None:
             return
-        pending, step = self._pending, self._pending_step
-        self._pending = self._pending_step = None
+        (pending, step), self._pending = self._pending, None
         with self._failures_explained(step):
             self.last_save = pending.result()
         self._settled.add(step)
@@ -163,12 +162,12 @@ class Checkpointer:
         self.close()
 
     def _refuse_existing(self, step: int) -> None:
-        if step not in step_folders.list_steps(self.folder, committed=True):
+        if step not in list_steps(self.folder, committed=True):
             return
         rejection = self._examine(step)
         if rejection is None:
             raise UserError(
-                f"{step_folders.step_folder(self.folder, step)} already holds a valid checkpoint of step {step}; "
+                f"{step_folder(self.folder, step)} already holds a valid checkpoint of step {step}; "
                 "continue from it, remove it, or choose another run folder"
             )
         _log.warning("replacing the damaged checkpoint of %s", rejection)
@@ -176,7 +175,7 @@ class Checkpointer:
             step_folders.remove_step(self.folder, step)
 
     def _remove_leftovers(self) -> None:
-        for step in step_folders.list_steps(self.folder, committed=False):
+        for step in list_steps(self.folder, committed=False):
             _log.info("removing what an interrupted save of step %d left behind", step)
             step_folders.remove_step(self.folder, step)
 
@@ -184,7 +183,7 @@ class Checkpointer:
         self, step: int, table: Mapping[str, Any], metadata: Mapping[str, Any], started: float, blocking: float
     ) -> SaveReport:
         """Runs in the background: waits for Orbax, digests, commits, then applies retention."""
-        folder = step_folders.step_folder(self.folder, step)
+        folder = step_folder(self.folder, step)
         deadline = time.monotonic() + self._timeout_seconds
         with self._removed_on_failure(step):
             self._orbax.wait_until_finished()
@@ -203,11 +202,12 @@ class Checkpointer:
         return SaveReport(step, blocking, written - started, digested - written, total_bytes)
 
     def _apply_retention(self, newest: int) -> None:
-        committed = set(step_folders.list_steps(self.folder, committed=True))
+        committed = set(list_steps(self.folder, committed=True))
         damaged = {rejection.step for rejection in self.rejected if rejection.step < newest} & committed
         surplus = step_folders.steps_to_remove(committed - damaged, newest, self.keep_last, self.keep_every)
         for step in sorted(damaged.union(surplus)):
-            step_folders.remove_step(self.folder, step)
+            if not remove_unless_read(step_folder(self.folder, step)):
+                _log.info("step %d is being read; the save after that removes it", step)
 
     @contextlib.contextmanager
     def _removed_on_failure(self, step: int) -> Iterator[None]:
@@ -224,9 +224,9 @@ class Checkpointer:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            good = step_folders.list_steps(self.folder, committed=True)
+            good = list_steps(self.folder, committed=True)
             last = f"the last good checkpoint is step {good[-1]}" if good else "there is no good checkpoint yet"
-            if _is_full_disk(error):
+            if is_full_disk(error):
                 what, advice = "the disk is full", "free space and resume"
             else:
                 first_line = (str(error).splitlines() or [""])[0][:300]
@@ -239,7 +239,7 @@ class Checkpointer:
 
     def committed_steps(self) -> list[int]:
         """Returns the steps that have a commit marker, ascending; nothing is verified."""
-        return step_folders.list_steps(self.folder, committed=True)
+        return list_steps(self.folder, committed=True)
 
     def valid_steps(self) -> list[int]:
         """Returns the steps, ascending, of which every file still has its digest. Reads every file."""
@@ -262,7 +262,7 @@ class Checkpointer:
         return found
 
     def _agreed_steps(self) -> list[int]:
-        steps = step_folders.list_steps(self.folder, committed=True)
+        steps = list_steps(self.folder, committed=True)
         if jax.process_count() == 1:
             return steps
         count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
@@ -271,7 +271,7 @@ class Checkpointer:
 
     def _examine(self, step: int) -> Rejection | None:
         """Verifies a step; several processes read a share of the files each and agree on the outcome."""
-        folder = step_folders.step_folder(self.folder, step)
+        folder = step_folder(self.folder, step)
         manifest = step_folders.read_manifest(self.folder, step)
         if isinstance(manifest, Rejection):
             return manifest
@@ -280,7 +280,7 @@ class Checkpointer:
         damages = step_folders.damages(folder, manifest["files"], share)
         if jax.process_count() > 1:
             flags = np.array([name in damages for name in names], np.uint8)
-            gathered = np.asarray(multihost_utils.process_allgather(flags)).any(axis=0)
+            gathered = np.logical_or.reduce(np.asarray(multihost_utils.process_allgather(flags)), axis=0)
             elsewhere = "is damaged (another process saw it)"
             damages = {name: damages.get(name, elsewhere) for name, bad in zip(names, gathered, strict=True) if bad}
         if not damages:
@@ -306,7 +306,7 @@ class Checkpointer:
         """Restores a verified checkpoint bit for bit onto any mesh.
 
         Args:
-          abstract_state: the tree to restore, its leaves `jax.ShapeDtypeStruct`s (or arrays) whose shardings say where
+          abstract_state: the tree to restore, its leaves `jax.ShapeDtypeStruct` (or arrays), whose shardings say where
             each array goes; leaves without one come back as NumPy values.
           step: which step; default the newest valid one.
           partial: leaves of the checkpoint that `abstract_state` lacks (an optimizer state, say) are not read.
@@ -323,7 +323,7 @@ class Checkpointer:
             step = self._newest()
         elif (rejection := self._examine(step)) is not None:
             raise UserError(f"the checkpoint in {self.folder} cannot be used: {rejection}; choose another step")
-        folder = step_folders.step_folder(self.folder, step)
+        folder = step_folder(self.folder, step)
         saved = step_folders.read_metadata(self.folder, step)
         wanted = leaf_tools.named_leaves(abstract_state)
         leaf_tools.check_compatible(saved["leaves"], leaf_tools.describe(wanted), str(folder), partial)
@@ -348,19 +348,6 @@ class Checkpointer:
             reasons = "; ".join(str(rejection) for rejection in self.rejected)
             raise UserError(f"there is no valid checkpoint in {self.folder}" + (f" ({reasons})" if reasons else ""))
         return step
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    seen: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in seen:
-        seen.append(current)
-        if isinstance(current, OSError) and current.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(current) or "Disk quota exceeded" in str(current):
-            return True
-        current = current.__cause__ or current.__context__
-    return False
 
 
 def _is_not_orbax_error(record: logging.LogRecord) -> bool:

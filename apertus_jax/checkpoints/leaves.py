@@ -1,4 +1,4 @@
-"""The leaves of a state under their path names: what is stored, and what is compared before anything is restored.
+"""Leaves of a train state by path name: what is stored, and what is compared before a restore.
 
 A checkpoint holds nested dicts keyed by path names, whatever containers the state was made of, so that a reader needs
 none of the classes of the writer, and a message can name a leaf.
@@ -18,7 +18,7 @@ from apertus_jax.errors import UserError
 from apertus_jax.sharding import path_names
 
 LeafPath = tuple[str, ...]
-MOST_NAMED = 3
+MAX_NAMED = 3
 KEY_IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
 
 
@@ -108,8 +108,8 @@ def check_compatible(
         ]
         advice = "values are never cast silently: ask for the saved dtypes and cast afterwards"
     if problems:
-        more = f" (and {len(problems) - MOST_NAMED} more)" if len(problems) > MOST_NAMED else ""
-        raise UserError(f"{source} does not fit: {'; '.join(problems[:MOST_NAMED])}{more}; {advice}")
+        more = f" (and {len(problems) - MAX_NAMED} more)" if len(problems) > MAX_NAMED else ""
+        raise UserError(f"{source} does not fit: {'; '.join(problems[:MAX_NAMED])}{more}; {advice}")
 
 
 def stored_form(wanted: Any) -> Any:

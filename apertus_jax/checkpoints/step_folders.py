@@ -1,8 +1,6 @@
-"""One folder per step, valid when its marker is there and every file still has the digest written in it.
+"""Step folders of checkpoints: valid with a commit marker and a matching digest for every file.
 
-checkpoints/step_0000001000/state/…          what Orbax writes
-                           /metadata.json    step, table of leaves, the trainer's metadata
-                           /COMMITTED.json   size and digest of every file; written last, removed first
+`storage/run_folder.py` draws it.
 """
 
 from __future__ import annotations
@@ -11,33 +9,33 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import json
-import os
-import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
-from apertus_jax.run_folder import is_local
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.durable_files import sync, sync_all
+from apertus_jax.storage.json_reader import parse_json, read_json_object
+from apertus_jax.storage.listing import regular_file
+from apertus_jax.storage.run_folder import step_folder
 
 KIND = "checkpoint"
 STATE_FOLDER = "state"
 METADATA_FILE = "metadata.json"
 DIGEST_THREADS = 4
+MANIFEST_INDENT = 1
 FIRST_POLL_SECONDS = 0.01
 LONGEST_POLL_SECONDS = 1.0
 QUIET_SECONDS = 0.05
 LONGEST_REMOVAL_SECONDS = 5.0
 
-_STEP_NAME = re.compile(r"step_(\d{10})")
-
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """Why the checkpoint of a step is not used: the damaged file, and what is wrong with it."""
+    """A checkpoint that is not used: the damaged file, and what is wrong with it."""
 
     step: int
     file: str
@@ -45,20 +43,6 @@ class Rejection:
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.file} {self.reason}"
-
-
-def step_folder(root: epath.PathLike, step: int) -> epath.Path:
-    """Returns the folder of a step."""
-    return epath.Path(root) / f"step_{step:010d}"
-
-
-def list_steps(root: epath.PathLike, committed: bool) -> list[int]:
-    """Returns the steps, ascending, whose folders have a commit marker (`committed`) or lack one (leftovers)."""
-    root = epath.Path(root)
-    if not root.exists():
-        return []
-    matches = [(_STEP_NAME.fullmatch(child.name), child) for child in root.iterdir()]
-    return sorted(int(match[1]) for match, child in matches if match and artifacts.is_complete(child) == committed)
 
 
 def remove_step(root: epath.PathLike, step: int) -> None:
@@ -153,7 +137,7 @@ def gather_digests(
     for other in range(1, process_count):
         share = _share_file(folder, other)
         _wait_for(share.exists, f"the digests of process {other}", deadline)
-        records |= json.loads(share.read_text())
+        records |= read_json_object(share)
         share.unlink()
     if sorted(records) != names:
         raise RuntimeError(f"the processes do not see the same files in {folder}; checkpoints need one shared folder")
@@ -174,28 +158,12 @@ def wait_for_commit(folder: epath.Path, deadline: float) -> None:
         raise RuntimeError(f"the first process could not commit {folder}")
 
 
-def _manifest_text(manifest: Mapping[str, Any]) -> str:
-    return json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-
-
 def commit(folder: epath.Path, step: int, files: Mapping[str, Any]) -> None:
     """Writes the commit marker, last of all; on a local path it is on the disk when this returns."""
-    manifest = {"kind": KIND, "summary": {"step": step}, "files": dict(files)}
-    manifest["digest"] = artifacts.digest_json(manifest)
-    if is_local(folder):
-        _flush(folder / METADATA_FILE)
-    artifacts.write_atomically(folder / artifacts.COMMIT_MARKER, _manifest_text(manifest))
-    if is_local(folder):
-        for path in (folder / artifacts.COMMIT_MARKER, folder, folder.parent):
-            _flush(path)
-
-
-def _flush(path: epath.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    manifest = artifacts.sealed({"kind": KIND, "summary": {"step": step}, "files": dict(files)})
+    sync_all(folder, sorted(files))
+    artifacts.write_atomically(folder / artifacts.COMMIT_MARKER, artifacts.manifest_text(manifest, MANIFEST_INDENT))
+    sync(folder.parent)
 
 
 def read_manifest(root: epath.PathLike, step: int) -> dict[str, Any] | Rejection:
@@ -205,34 +173,27 @@ def read_manifest(root: epath.PathLike, step: int) -> dict[str, Any] | Rejection
     if not marker.exists():
         return Rejection(step, name, "is missing: the save did not finish")
     try:
-        text = marker.read_bytes().decode()
-        manifest = json.loads(text)
-        stated = manifest["digest"]
-        found = artifacts.digest_json({key: value for key, value in manifest.items() if key != "digest"})
-    except (ValueError, KeyError, TypeError) as error:
-        return Rejection(step, name, f"is damaged ({type(error).__name__})")
-    if found != stated or text != _manifest_text(manifest) or manifest["kind"] != KIND:
-        return Rejection(step, name, "is damaged (it has changed since it was written)")
-    if manifest["summary"]["step"] != step:
-        return Rejection(step, name, f"belongs to step {manifest['summary']['step']}: the folder was renamed")
+        text = regular_file(marker).read_bytes().decode()
+        manifest = parse_json(text, name)
+        if fault := artifacts.fault_of(manifest):
+            return Rejection(step, name, fault)
+        if text != artifacts.manifest_text(manifest, MANIFEST_INDENT) or manifest["kind"] != KIND:
+            return Rejection(step, name, "is damaged (it has changed since it was written)")
+        if METADATA_FILE not in manifest["files"]:
+            return Rejection(step, name, "is damaged (it lacks the metadata)")
+        of_step = manifest["summary"].get("step")
+    except (UserError, ValueError, OSError) as error:
+        return Rejection(step, name, f"is damaged ({getattr(error, 'reason', type(error).__name__)})")
+    if of_step != step:
+        return Rejection(step, name, f"belongs to step {str(of_step)[:20]}: the folder was renamed")
     return manifest
-
-
-def damage_of(path: epath.Path, expected: Mapping[str, Any]) -> str | None:
-    """Returns what is wrong with a committed file, or None."""
-    if not path.exists():
-        return "is missing"
-    size = path.stat().length
-    if size != expected["bytes"]:
-        return f"has {size} bytes where {expected['bytes']} were committed"
-    return None if artifacts.digest_file(path) == expected["blake2b"] else "has changed since it was committed"
 
 
 def damages(folder: epath.Path, files: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
     """Returns what is wrong with each damaged file among `names`, several files at a time."""
     names = list(names)
     with concurrent.futures.ThreadPoolExecutor(DIGEST_THREADS) as pool:
-        found = list(pool.map(lambda name: damage_of(folder / name, files[name]), names))
+        found = list(pool.map(lambda name: artifacts.damage_of(folder / name, files[name]), names))
     return {name: damage for name, damage in zip(names, found, strict=True) if damage is not None}
 
 
@@ -246,7 +207,7 @@ def read_metadata(root: epath.PathLike, step: int) -> dict[str, Any]:
     path = step_folder(root, step) / METADATA_FILE
     if isinstance(manifest, Rejection):
         raise UserError(f"the checkpoint in {path.parent} cannot be used: {manifest.file} {manifest.reason}")
-    damage = damage_of(path, manifest["files"][METADATA_FILE])
+    damage = artifacts.damage_of(path, manifest["files"][METADATA_FILE])
     if damage is not None:
         raise UserError(f"the checkpoint in {path.parent} cannot be used: {METADATA_FILE} {damage}")
-    return json.loads(path.read_text())
+    return read_json_object(path, allow_nan=True)

@@ -8,9 +8,12 @@ from apertus_jax.corpus.documents import (
     read_documents,
     write_documents,
 )
+from apertus_jax.corpus.reasons import Reason, Verdict
 
 __all__ = [
     "Document",
+    "Reason",
+    "Verdict",
     "document_id",
     "document_schema",
     "input_files",

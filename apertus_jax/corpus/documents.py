@@ -7,9 +7,10 @@ names the file and the row.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gzip
 import hashlib
-import json
+import os
 import re
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from apertus_jax import artifacts
+from apertus_jax.corpus.batching import batched
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import parse_json
+from apertus_jax.storage.listing import list_files, regular_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -28,8 +32,11 @@ UNKNOWN_LANGUAGE = "und"
 PREPARED_KIND, PREPARED_DOCUMENTS = "prepared_corpus", "documents.parquet"
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz")
 PARQUET_SUFFIXES = (".parquet",)
+NOT_A_LINE = ": not a line of JSON in UTF-8"
 DOCUMENT_ID = re.compile(r"[0-9a-f]{32}")
 ROWS_PER_BATCH = 1024
+LONGEST_SOURCE_NAME = 200
+HELD_OUT = "held_out"  # the source of a store that is kept from training
 # Spellings that people use for the optional columns, the first of them ours.
 ALIASES = {
     "language": ("language", "lang"),
@@ -85,7 +92,7 @@ def write_documents(path: epath.PathLike, documents: Iterable[Document]) -> int:
         epath.Path(path).open("wb") as file,
         pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        for batch in _batches(documents, ROWS_PER_BATCH):
+        for batch in batched(documents, ROWS_PER_BATCH):
             rows = [dataclasses.asdict(document) for document in batch]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
             count += len(batch)
@@ -99,20 +106,41 @@ def input_files(path: epath.PathLike) -> list[epath.Path]:
       UserError: the path is missing, holds no document file, or is a folder that a command has not finished.
     """
     root = epath.Path(path)
-    if not root.exists():
-        raise UserError(f"input {root} does not exist; give a .jsonl, .jsonl.gz or .parquet file or a folder of them")
+    endings = JSONL_SUFFIXES + PARQUET_SUFFIXES
     if not root.is_dir():
-        if not root.name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES):
+        if not root.exists() and not os.path.lexists(root):
+            raise UserError(
+                f"input {root} does not exist; give a .jsonl, .jsonl.gz or .parquet file or a folder of them"
+            )
+        if not root.name.endswith(endings):
             raise UserError(f"input {root} is not a .jsonl, .jsonl.gz or .parquet file; convert it to one of these")
-        return [root]
+        return [regular_file(root, "input")]
     if (root / artifacts.BUILDING_MARKER).exists() and not artifacts.is_complete(root):
         raise UserError(f"input {root} was not finished by the command that wrote it; run that command again")
-    names = [name for name in artifacts.list_files(root) if name.endswith(JSONL_SUFFIXES + PARQUET_SUFFIXES)]
+    names = list_files(root, endings)
     if artifacts.is_complete(root) and artifacts.kind_of(root) == PREPARED_KIND:
         names = [name for name in names if name.rpartition("/")[2] == PREPARED_DOCUMENTS]
     if not names:
         raise UserError(f"input folder {root} holds no .jsonl, .jsonl.gz or .parquet file; put documents there")
+    check_names(names, root)
     return [root / name for name in names]
+
+
+def check_names(names: Iterable[str], root: epath.PathLike) -> None:
+    """Raises UserError for a file whose name is no text: it could not be written down as the place of a document."""
+    for name in names:
+        if problem := _surrogate(name):
+            raise UserError(f"{root}: the name of the file {ascii(name)} is not UTF-8 ({problem}); rename it")
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def source_folder_name(name: str) -> str:
+    """Returns a source's name as the name of a folder, "" when it cannot be one.
+
+    Characters other than letters, digits, dot, dash and underscore become `_`: names come from strangers' rows.
+    """
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
+    return "" if len(cleaned) > LONGEST_SOURCE_NAME else cleaned
 
 
 def input_name(path: epath.PathLike) -> str:
@@ -133,7 +161,11 @@ def read_documents(path: epath.PathLike) -> Iterator[Document]:
     root = epath.Path(path)
     default_source = input_name(root)
     for file in input_files(root):
-        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else parquet_rows(file, DOCUMENT_COLUMNS)
+        rows = (
+            jsonl_rows(file, lenient=True)
+            if file.name.endswith(JSONL_SUFFIXES)
+            else parquet_rows(file, DOCUMENT_COLUMNS)
+        )
         name = file.relative_to(root).as_posix() if file != root else file.name
         for row_number, row in rows:
             yield _document(row, default_source, f"{name}:{row_number}", f"{file}, row {row_number}")
@@ -148,7 +180,7 @@ def digest_input(path: epath.PathLike) -> str:
     files = input_files(path)
     root = epath.Path(path)
     if root.is_dir() and artifacts.is_complete(root):
-        return json.loads((root / artifacts.COMMIT_MARKER).read_text())["digest"]
+        return artifacts.read_any(root)["digest"]
     names = {(file.relative_to(root).as_posix() if file != root else file.name): file for file in files}
     return artifacts.digest_json({name: artifacts.digest_file(file) for name, file in names.items()})
 
@@ -162,12 +194,8 @@ def _document(row: Any, default_source: str, default_record: str, where: str) ->
         raise UserError(f"{where}: field text must be a string, found {type(text).__name__}; mend or remove the row")
     if not text.strip():
         raise UserError(f"{where}: field text is empty; remove the row")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{where}: text holds half of a surrogate pair at character {error.start}; mend the row"
-        ) from error
+    if problem := _surrogate(text):
+        raise UserError(f"{where}: text holds {problem}; mend the row")
     fields = {name: _string_field(row, spellings, where) for name, spellings in ALIASES.items()}
     source = fields["source"] or default_source
     given = _string_field(row, ("document_id",), where)
@@ -193,25 +221,44 @@ def _string_field(row: Mapping[str, Any], spellings: tuple[str, ...], where: str
         if value is None:
             continue
         if isinstance(value, str) or (isinstance(value, int) and spelling == "id"):
+            if problem := _surrogate(str(value)):
+                raise UserError(f"{where}: field {spelling} holds {problem}; mend the row")
             return str(value)
         raise UserError(f"{where}: field {spelling} must be a string, found {type(value).__name__}; mend the row")
     return ""
 
 
-def _jsonl_rows(path: epath.Path) -> Iterator[tuple[int, Any]]:
-    """Yields (row number from 1, parsed row); blank lines are passed over but counted."""
-    row_number = 0
+def _surrogate(text: str) -> str:
+    """Returns what keeps a string from being text that can be written as UTF-8, or nothing."""
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half of a surrogate pair at character {error.start}"
+    return ""
+
+
+def jsonl_rows(path: epath.Path, problem: str = "", lenient: bool = False) -> Iterator[tuple[int, Any]]:
+    """Yields (row number from 1, parsed row) of a file, plain or gzipped; blank lines are passed over but counted.
+
+    Args:
+      path: the file.
+      problem: what a line that cannot be read is said to be, before the reason.
+      lenient: passes on what is not quite JSON (NaN, half of a surrogate pair), for fields that nobody reads.
+
+    Raises:
+      UserError: a line is not JSON in UTF-8, or the file is damaged; names the file and the row.
+    """
+    number = 0
     try:
         with path.open("rb") as raw, gzip.open(raw) if path.name.endswith(".gz") else raw as lines:
-            for row_number, line in enumerate(lines, start=1):
+            for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield row_number, json.loads(line)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}, row {row_number}: not UTF-8 at byte {error.start}; convert the file") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, row {row_number}: not valid JSON ({error.msg} at character {error.pos})") from error
+                    where = f"{path}, row {number}{problem}"
+                    yield number, parse_json(line, where, allow_nan=lenient, allow_surrogates=lenient)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}, after row {row_number}: damaged gzip data ({error}); copy the file again") from error
+        raise UserError(f"{path}, after row {number}: damaged gzip data ({error}); copy the file again") from error
 
 
 def parquet_rows(path: epath.Path, wanted: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -229,21 +276,30 @@ def parquet_rows(path: epath.Path, wanted: Collection[str]) -> Iterator[tuple[in
             parquet = pyarrow.parquet.ParquetFile(file)
             columns = [name for name in parquet.schema_arrow.names if name in wanted]
             for batch in parquet.iter_batches(ROWS_PER_BATCH, columns=columns):
-                for row in batch.to_pylist():
+                for row in _batch_rows(batch, f"{path}, row", row_number):
                     row_number += 1
                     yield row_number, row
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}, after row {row_number}: not readable as Parquet ({reason}); copy it again") from error
 
 
-def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    """Cuts a stream into lists of `size`, the last one shorter."""
-    batch: list[Document] = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _batch_rows(batch: pyarrow.RecordBatch, where: str, before: int) -> list[Mapping[str, Any]]:
+    """Returns the rows of a batch of which `before` rows came before.
+
+    Raises:
+      UserError: a value is no text, which writers of Parquet do not check, or nothing that Python has.
+    """
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError):
+        for number in range(len(batch)):
+            try:
+                batch.slice(number, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{where} {before + number + 1}: not UTF-8 at byte {error.start}; mend the row"
+                ) from error
+            except (ValueError, OverflowError) as error:
+                raise UserError(f"{where} {before + number + 1}: a value that cannot be read; mend the row") from error
+        raise

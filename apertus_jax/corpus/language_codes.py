@@ -110,6 +110,11 @@ def scripts_of(language: str) -> tuple[str, ...]:
     return _SCRIPTS.get(language, ())
 
 
+def names_language(label: str | None) -> bool:
+    """Returns whether a label or tag names a language; `und`, `zxx`, nothing and free text are of unknown language."""
+    return bool(label) and language_label(label) != "und"
+
+
 @functools.lru_cache(maxsize=4096)
 def language_label(tag: str, script: str = UNKNOWN_SCRIPT) -> str:
     """Returns the `iso639-3_Script` label of a language tag, or `und` where the tag names no language.

@@ -1,4 +1,4 @@
-"""A document as a source gave it, before anything was decided about it."""
+"""Raw documents: a document as its source gave it, before any decision."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class RawDocument:
     file: str
     row: int
     url: str = ""
-    crawl_date: str = ""  # YYYY-MM-DD
+    crawl_date: str = ""  # YYYY-MM-DD in UTC, or YYYY-MM, or YYYY where no more is known
     licence: str = ""  # as declared
     language: str = UNKNOWN_LANGUAGE  # as declared
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # HTTP response headers that carry signals
     meta_tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # <meta name=… content=…> of the page
     licence_links: tuple[str, ...] = ()  # link targets of the page that point to licences
+    own_source: str = ""  # what the row itself calls its source; rules ask about `source`, which no row can choose

@@ -1,4 +1,4 @@
-"""Why a document was kept out: a closed list, so that every ledger can be counted and compared."""
+"""Reasons for dropping a document: a closed list, so that every ledger can be counted and compared."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Reason(enum.StrEnum):
     ROBOTS_UNREACHABLE = "robots_unreachable"
     OPT_OUT_SIGNAL = "opt_out_signal"
     LICENCE_UNKNOWN = "licence_unknown"
+    LICENCE_NOT_UNDERSTOOD = "licence_not_understood"
     LICENCE_NOT_PERMITTED = "licence_not_permitted"
     LANGUAGE_UNKNOWN = "language_unknown"
     LANGUAGE_UNCERTAIN = "language_uncertain"
@@ -37,6 +38,7 @@ CONSENT_REASONS = (
     Reason.ROBOTS_UNREACHABLE,
     Reason.OPT_OUT_SIGNAL,
     Reason.LICENCE_UNKNOWN,
+    Reason.LICENCE_NOT_UNDERSTOOD,
     Reason.LICENCE_NOT_PERMITTED,
 )
 

@@ -1,4 +1,4 @@
-"""Where a document comes from, in one canonical spelling: the key of every lookup by host.
+"""Canonical URLs and hosts of documents: the key of every lookup by host.
 
 A URL is split the way browsers do (WHATWG URL standard): surrounding blanks and embedded line breaks vanish, a
 backslash is a slash, user information is dropped, the host is percent-decoded, mapped by UTS 46 and written in ASCII.
@@ -110,12 +110,14 @@ def _parse_any(url: str) -> WebAddress | None:
     host = canonical_host(name) if name else None
     if host is None or port is None:
         return None
-    path = path.replace("\\", "/") or "/"
+    path_and_query = (path.replace("\\", "/") or "/") + (query or "")
+    # Blanks before a fragment belong to the address; written out they would vanish with those around it.
+    kept = path_and_query.rstrip(_BLANKS)
     return WebAddress(
         scheme=scheme,
         host=host,
         authority=host if port in ("", str(DEFAULT_PORTS[scheme])) else f"{host}:{port}",
-        path_and_query=path + (query or ""),
+        path_and_query=kept + urllib.parse.quote(path_and_query[len(kept) :]),
     )
 
 

@@ -1,6 +1,6 @@
-"""Evaluation: likelihoods of held-out text, per script, with intervals."""
+"""Evaluation: held-out losses per script with intervals, the harness, languages, memorization."""
 
-from apertus_jax.evaluation.held_out import evaluate
-from apertus_jax.evaluation.likelihood import document_losses
+from apertus_jax.evaluation.evaluate_command import evaluate
+from apertus_jax.evaluation.losses import document_losses
 
 __all__ = ["document_losses", "evaluate"]

@@ -1,9 +1,8 @@
-"""Evaluators for the training loop: `pretrain.evaluators = [@HeldOutEvaluator()]`."""
+"""Evaluators during training: `pretrain.evaluators = [@HeldOutEvaluator()]`."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +10,11 @@ import numpy as np
 
 from apertus_jax.data import TokenStore
 from apertus_jax.errors import UserError
-from apertus_jax.evaluation.held_out import script_of
-from apertus_jax.evaluation.likelihood import score_documents
+from apertus_jax.evaluation.bits_per_byte import bits_per_byte, text_sums
+from apertus_jax.evaluation.held_out_metrics import script_of
+from apertus_jax.evaluation.losses import score_documents
 from apertus_jax.evaluation.scoring import LikelihoodScorer
+from apertus_jax.validation import fields_by_annotation
 
 GROUPINGS = ("script", "language", "none")
 # Few lengths of batches, so that little is compiled while accelerators wait.
@@ -21,18 +22,19 @@ BUCKETS_BELOW_LONGEST = 4
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class HeldOutSample:
     """Documents drawn for evaluation.
 
     Attributes:
       documents: token ids of each, `<s>` first.
       groups: the name of each document's group.
-      utf8_bytes: float64[N], bytes of text that the predicted tokens of each document spell.
+      token_bytes: of each document, int32[n - 1], the bytes of text that each predicted token stands for.
     """
 
     documents: list[np.ndarray]
     groups: list[str]
-    utf8_bytes: np.ndarray
+    token_bytes: list[np.ndarray]
 
 
 def draw_documents(
@@ -43,7 +45,7 @@ def draw_documents(
     Args:
       store: the token store.
       source: name of the held-out source.
-      max_tokens: at most so many predicted tokens in all.
+      max_tokens: upper bound on predicted tokens.
       tokens_per_document: of a longer document only the beginning is taken.
       group_by: "script", "language" or "none".
       seed: of the order.
@@ -73,29 +75,32 @@ def draw_documents(
             f"source {source!r} of {store.folder} has no text to evaluate on; tokenize with a held-out part"
         )
     byte_lengths = store.tokenizer.token_byte_lengths
-    utf8_bytes = np.array([byte_lengths[tokens[1:]].sum() for tokens in documents], np.float64)
-    return HeldOutSample(documents, groups, utf8_bytes)
+    return HeldOutSample(documents, groups, [byte_lengths[tokens[1:]] for tokens in documents])
 
 
-def pooled_metrics(groups: Sequence[str], losses: Sequence[np.ndarray], utf8_bytes: np.ndarray) -> dict[str, float]:
+def pooled_metrics(
+    groups: Sequence[str], losses: Sequence[np.ndarray], token_bytes: Sequence[np.ndarray]
+) -> dict[str, float]:
     """Returns `loss` (nats per token) and `bits_per_byte` of all documents and of each group, the largest group first.
 
-    Groups without a name are only in the pooled figures. Ratios of sums, not means of ratios (evaluation spec §2.2).
+    Groups without a name are only in the pooled figures. Ratios of sums, not means of ratios
+    (docs/reference/evaluation_and_release.md §2.2).
 
     Args:
       groups: the name of each document's group.
       losses: cross-entropy of each document's tokens in nats, float32[n] each.
-      utf8_bytes: float64[N], bytes that those tokens spell.
+      token_bytes: the bytes of text that those tokens stand for, int[n] each.
     """
     totals = np.array([each.sum(dtype=np.float64) for each in losses])
     tokens = np.array([len(each) for each in losses], np.float64)
     names = np.asarray(groups)
+    text = np.array([text_sums(*each) for each in zip(losses, token_bytes, strict=True)])
 
     def of(chosen: Any, suffix: str) -> dict[str, float]:
         metrics = {f"loss{suffix}": float(totals[chosen].sum() / tokens[chosen].sum())}
-        spelled = utf8_bytes[chosen].sum()
+        nats, spelled = text[chosen].sum(axis=0)
         if spelled > 0:  # a group whose only predicted token is </s> has no text
-            metrics[f"bits_per_byte{suffix}"] = float(totals[chosen].sum() / math.log(2) / spelled)
+            metrics[f"bits_per_byte{suffix}"] = bits_per_byte(nats, spelled)
         return metrics
 
     metrics = of(slice(None), "")
@@ -106,6 +111,7 @@ def pooled_metrics(groups: Sequence[str], losses: Sequence[np.ndarray], utf8_byt
 
 
 @dataclasses.dataclass
+@fields_by_annotation
 class HeldOutEvaluator:
     """Loss and bits per byte on documents that training does not see, pooled and per group of languages.
 
@@ -113,7 +119,7 @@ class HeldOutEvaluator:
       every_tokens: how often, in trained tokens.
       name: what the results are filed under.
       source: the store's source of held-out documents.
-      max_tokens: at most so many tokens are predicted.
+      max_tokens: upper bound on predicted tokens.
       tokens_per_document: of a longer document only the beginning is read.
       sequence_length: longest window of one forward pass; None means the model's whole context.
       group_by: "script", "language" or "none".
@@ -142,7 +148,7 @@ class HeldOutEvaluator:
             raise UserError(f"HeldOutEvaluator.group_by={self.group_by!r} must be one of {GROUPINGS}")
 
     def prepare(self, view: Any) -> None:
-        """Draws the documents. `view` is the training room's `ModelView`, as in every evaluator.
+        """Draws the documents. `view` is `apertus_jax.training`'s `ModelView`, as in every evaluator.
 
         Raises:
           UserError: the store has no held-out source or no text in it.
@@ -164,5 +170,7 @@ class HeldOutEvaluator:
             axis_rules=view.axis_rules,
             smallest_bucket=-(-longest // BUCKETS_BELOW_LONGEST),
         )
-        losses = score_documents(scorer, self._sample.documents, progress=False)
-        return pooled_metrics(self._sample.groups, losses, self._sample.utf8_bytes)
+        sample = self._sample
+        assert sample is not None  # of `prepare`, which comes first
+        losses = score_documents(scorer, sample.documents, progress=False)
+        return pooled_metrics(sample.groups, losses, sample.token_bytes)

@@ -1,17 +1,21 @@
-"""Confidence intervals: by resampling documents, probes or blocks of text, and exact ones for counted events."""
+"""Confidence intervals: bootstrap over documents, probes or blocks of text, exact ones for counts.
+
+One value has no spread: where a group has one value only, the ends of a resampled interval are NaN.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from apertus_jax.errors import UserError
 
 RESAMPLES = 1000
-FEWEST_DOCUMENTS = 8
+MIN_DOCUMENTS = 8
 BLOCK_TOKENS = 32
 
 
@@ -26,7 +30,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Rate:
-    """How often something happened: exact two-sided interval, and the one-sided upper bound of the true rate."""
+    """Rate of an event: exact two-sided interval, and the one-sided upper bound of the true rate."""
 
     events: int
     trials: int
@@ -60,6 +64,8 @@ def resampled(
 ) -> Estimate:
     """Returns statistic(*groups) with its bootstrap percentile interval; each group's rows are drawn by themselves.
 
+    The interval is NaN where a group has one row, or where the statistic of some draw is.
+
     What belongs together (one probe under two models) goes into one row of one group.
 
     Args:
@@ -75,6 +81,8 @@ def resampled(
     arrays = [np.asarray(group) for group in groups]
     if any(not len(array) for array in arrays):
         raise UserError("an interval needs at least one value in each group, and one group has none")
+    if any(len(array) == 1 for array in arrays):
+        return Estimate(float(statistic(*arrays)), math.nan, math.nan)
     generator = np.random.default_rng(seed)
     values = [
         statistic(*(array[generator.integers(0, len(array), len(array))] for array in arrays)) for _ in range(resamples)
@@ -91,7 +99,10 @@ def mean_interval(values: np.ndarray, seed: int, level: float = 0.95, resamples:
 def difference_interval(
     treated: np.ndarray, control: np.ndarray, seed: int, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Estimate:
-    """Returns mean(treated) − mean(control) of unrelated float[N] and float[M] (Δ over control, E§3.3)."""
+    """Returns mean(treated) − mean(control) of unrelated float[N] and float[M]: Δ over control.
+
+    Source: docs/reference/evaluation_and_release.md §3.3.
+    """
     return resampled(lambda ours, theirs: ours.mean() - theirs.mean(), [treated, control], seed, level, resamples)
 
 
@@ -162,7 +173,10 @@ def proportion_upper_bound(events: int, trials: int, level: float = 0.95) -> flo
 
 
 def rule_of_three(trials: int) -> float:
-    """Returns 3/N, at most 1: the 95 % upper bound to print when none of N trials was an event (E§3.8)."""
+    """Returns 3/N, at most 1: the 95 % upper bound to print when none of N trials was an event.
+
+    Source: docs/reference/evaluation_and_release.md §3.8.
+    """
     return min(1.0, 3 / trials) if trials else 1.0
 
 
@@ -170,6 +184,8 @@ def ratio_interval(
     numerators: np.ndarray, denominators: np.ndarray, seed: int, level: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """Returns the bootstrap percentile interval of `sum(numerators) / sum(denominators)` over drawn units.
+
+    It is NaN of one unit, and where draws have nothing below the line.
 
     Args:
       numerators: float64[N], for example the summed loss of each unit; N at least 1.
@@ -179,8 +195,11 @@ def ratio_interval(
       resamples: number of draws.
     """
     size = len(numerators)
+    if size == 1:
+        return math.nan, math.nan
     draws = np.random.default_rng(seed).integers(0, size, (resamples, size))
-    ratios = numerators[draws].sum(axis=1) / denominators[draws].sum(axis=1)
+    below = denominators[draws].sum(axis=1)
+    ratios = np.divide(numerators[draws].sum(axis=1), below, out=np.full(resamples, np.nan), where=below > 0)
     lower, upper = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
 
@@ -193,12 +212,28 @@ def loss_interval(token_losses: Sequence[np.ndarray], seed: int) -> tuple[float,
     """
     units = list(token_losses)
     name = "documents"
-    if len(units) < FEWEST_DOCUMENTS:
+    if len(units) < MIN_DOCUMENTS:
         name = f"blocks of {BLOCK_TOKENS} tokens"
         units = [losses[i : i + BLOCK_TOKENS] for losses in units for i in range(0, len(losses), BLOCK_TOKENS)]
     sums = np.array([losses.sum(dtype=np.float64) for losses in units])
     sizes = np.array([len(losses) for losses in units], np.float64)
     return (*ratio_interval(sums, sizes, seed), name)
+
+
+def without_nan(value: Any) -> Any:
+    """Returns JSON values with None in place of NaN and infinity, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def interval_text(lower: float | None, upper: float | None, form: str = ".3f", between: str = " – ") -> str:
+    """Returns an interval in words; "–" where there is none."""
+    if lower is None or upper is None or not (math.isfinite(lower) and math.isfinite(upper)):
+        return "–"
+    return f"{lower:{form}}{between}{upper:{form}}"
 
 
 def _paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:

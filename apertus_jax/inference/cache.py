@@ -1,4 +1,4 @@
-"""The key/value cache of decoding."""
+"""Key/value cache."""
 
 from __future__ import annotations
 

@@ -1,11 +1,14 @@
-"""Continuing prompts: padded batches in, lists of tokens out (evaluation spec §2.4).
+"""Batched decoding of prompts: padded batches in, lists of tokens out.
 
 Shapes are rounded up to powers of two, so a handful of compiled programs serves all lengths.
+
+Source: docs/reference/evaluation_and_release.md §2.4.
 """
 
 from __future__ import annotations
 
-import numbers
+import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +20,15 @@ import numpy as np
 from apertus_jax.errors import UserError
 from apertus_jax.inference.program import Program, Request, State, continue_batch, decode_batch
 from apertus_jax.inference.sampling import Sampling
-from apertus_jax.inference.unrolled import is_unrolled, unroll_layers
+from apertus_jax.inference.unrolled import is_unrolled, unknown_part, unroll_layers
 from apertus_jax.model.config import ModelConfig
+from apertus_jax.validation import require_seed, require_whole_number
 
 Array = jax.Array
 SMALLEST_BUCKET = 16
 # New tokens between two questions to `is_finished`.
 CHECK_EVERY = 16
+_log = logging.getLogger(__name__)
 
 
 def bucket(size: int, smallest: int = SMALLEST_BUCKET) -> int:
@@ -77,10 +82,15 @@ def generate_tokens(
         or logits that are not finite; the message names the prompt.
     """
     sampling = Sampling(temperature, top_k, top_p)
-    limits = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, numbers.Integral) else list(max_new_tokens)
+    if isinstance(max_new_tokens, Sequence | np.ndarray) and not isinstance(max_new_tokens, str):
+        limits = list(max_new_tokens)
+    else:
+        limits = [max_new_tokens] * len(prompts)
     seeds = list(range(len(prompts))) if row_seeds is None else list(row_seeds)
     _check_request(config, prompts, limits, seeds, stop_tokens, batch_size)
-    if min_new_tokens < 0 or (limits and min_new_tokens > max(limits)):
+    require_whole_number("min_new_tokens", min_new_tokens, at_least=0)
+    require_seed("seed", seed)
+    if limits and min_new_tokens > max(limits):
         raise UserError(f"min_new_tokens={min_new_tokens} must be between 0 and max_new_tokens; change one of them")
     params = decoding_parameters(config, params)
     results: list[list[int]] = [[] for _ in prompts]
@@ -113,12 +123,17 @@ def decoding_parameters(config: ModelConfig, params: Mapping[str, Any], unroll: 
     """Returns the parameters as decoding wants them: on the device, matrices in compute_dtype, layers apart.
 
     Only `kernel` and `embedding` leaves change type: the model rounds exactly those before use, so results are the
-    same. Do this once before several calls of `generate_tokens`, which otherwise does it in each.
+    same. Do this once before several calls of `generate_tokens`, which otherwise does it in each. A line is logged that
+    says what decodes: the model's own module, or the unrolled layers.
 
     Args:
       config: the architecture.
       params: the plain parameter tree; what this function returned is returned as it is.
-      unroll: hold each layer's parameters apart (see `inference.unrolled`); None means on CPU only.
+      unroll: hold each layer's parameters apart (see `inference.unrolled`); None means on CPU, and only when they
+        know the feedforward and every parameter.
+
+    Raises:
+      UserError: `unroll` for a model that the unrolled layers do not know.
     """
     if is_unrolled(params):
         return dict(params)
@@ -128,9 +143,20 @@ def decoding_parameters(config: ModelConfig, params: Mapping[str, Any], unroll: 
         return leaf.astype(config.compute_dtype) if path[-1].key in ("kernel", "embedding") else leaf
 
     converted = jax.tree_util.tree_map_with_path(convert, dict(params))
+    unknown = unknown_part(config, converted)
+    if unroll and unknown:
+        raise UserError(f"unrolled decoding does not know {unknown}; leave unroll=None")
     if unroll is None:
-        unroll = jax.default_backend() == "cpu"
+        unroll = jax.default_backend() == "cpu" and unknown is None
+        _log_once(jax.default_backend(), unroll, unknown)
     return unroll_layers(converted) if unroll else converted
+
+
+@functools.cache
+def _log_once(backend: str, unroll: bool, unknown: str | None) -> None:
+    how = "unrolled layers" if unroll else "the model's own module"
+    why = f" (the unrolled layers do not know {unknown})" if backend == "cpu" and unknown else ""
+    _log.info("decoding on %s with %s%s", backend, how, why)
 
 
 def _run_batch(params, request: Request, program: Program, rows, is_finished) -> tuple[np.ndarray, ...]:
@@ -155,8 +181,9 @@ def _ask(state: State, rows: Sequence[int], is_finished: Callable[[int, list[int
 
 
 def _check_request(config, prompts, limits, seeds, stop_tokens, batch_size) -> None:
-    if batch_size < 1:
-        raise UserError(f"batch_size={batch_size} must be at least 1")
+    require_whole_number("batch_size", batch_size, at_least=1, at_most=2**20)
+    for limit in limits:
+        require_whole_number("max_new_tokens", limit, at_least=0, at_most=2**31 - 1)
     for name, values in (("max_new_tokens", limits), ("row_seeds", seeds)):
         if len(values) != len(prompts):
             raise UserError(f"{name} has {len(values)} numbers for {len(prompts)} prompts; give one each")
@@ -166,8 +193,6 @@ def _check_request(config, prompts, limits, seeds, stop_tokens, batch_size) -> N
     for row, prompt in enumerate(prompts):
         if not 0 <= seeds[row] < 2**32:
             raise UserError(f"row_seeds[{row}]={seeds[row]} must be between 0 and 2**32 - 1")
-        if limits[row] < 0:
-            raise UserError(f"max_new_tokens={limits[row]} for prompt {row} must not be negative")
         if len(prompt) == 0:
             raise UserError(f"prompt {row} is empty; begin it with at least one token, such as <s>")
         if len(prompt) + limits[row] > config.max_position_embeddings:

@@ -1,8 +1,10 @@
-"""The compiled side of decoding: prefill and the loop of single steps, one program for a batch (evaluation spec §2.4).
+"""Compiled decoding: prefill and the loop of single steps, one program a batch shape.
 
 Prompts of a batch are padded on the right and each row keeps its own length. The cache is filled with whole prompts;
 then the loop starts from each row's last prompt token, so every new token of every row comes from the same one-token
 step, and a padding slot is overwritten before any token can read it.
+
+Source: docs/reference/evaluation_and_release.md §2.4.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Request(NamedTuple):
 
 
 class State(NamedTuple):
-    """What one step of the loop hands to the next."""
+    """Loop state of decoding."""
 
     step: Array  # int32 []
     current: Array  # int32 [B], the newest token of each row
@@ -55,7 +57,7 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What is fixed in a compiled program, besides the shapes of its request."""
+    """Static arguments of a compiled decoding program, besides the shapes of its request."""
 
     config: ModelConfig
     output_length: int
@@ -104,7 +106,7 @@ def _make_tokens(params, request: Request, state: State, until: Array, program: 
         if program.has_minimum:
             stops = jnp.where(state.step < request.minimum, request.stop_tokens, config.vocab_size)
             logits = logits.at[:, stops].set(-jnp.inf, mode="drop")
-        if program.greedy:
+        if keys is None:
             chosen = largest(logits)
         else:
             kept = filtered_logits(logits, request.temperature, request.top_k, request.top_p, program.truncated)
@@ -131,10 +133,12 @@ def decode(
 ) -> tuple[Array, Cache]:
     """tokens, positions int32 [B,T], cache_index int32 [B] → (float32 [B,T,V], the new cache)."""
     if is_unrolled(params):
+        assert isinstance(cache, tuple)  # of `init_unrolled_cache`
         return decode_unrolled(config, params, tokens, positions, cache, cache_index)
-    return Transformer(config).apply(
+    decoded: Any = Transformer(config).apply(
         {"params": params}, tokens, positions=positions, cache=cache, cache_index=cache_index, method="decode"
     )
+    return decoded
 
 
 def prefill(params, request: Request, cache: Cache, config: ModelConfig) -> Cache:

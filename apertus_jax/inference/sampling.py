@@ -1,4 +1,4 @@
-"""From logits to the next token."""
+"""Sampling: greedy, temperature, top-k and top-p, from logits to the next token."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from apertus_jax.errors import UserError
+from apertus_jax.validation import require_number, require_whole_number
 
 Array = jax.Array
+LARGEST_TEMPERATURE = 1e30  # float32 divides by it
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn. Temperature 0 is greedy: the largest logit, the lowest id among equals.
+    """Sampling settings. Temperature 0 is greedy: the largest logit, the lowest id among equals.
 
     Otherwise, in this order: logits are divided by `temperature`; only the `top_k` largest stay (None: all); of what
     stays, renormalised and sorted from the most probable, the shortest prefix whose probability reaches `top_p` stays,
@@ -27,12 +28,9 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature={self.temperature} must be 0 (greedy) or a positive number")
-        if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"top_k={self.top_k} must be at least 1, or None for all tokens")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UserError(f"top_p={self.top_p} must be above 0 and at most 1")
+        require_number("temperature", self.temperature, at_least=0, at_most=LARGEST_TEMPERATURE)
+        require_whole_number("top_k", self.top_k, at_least=1, at_most=2**31 - 1, optional=True)
+        require_number("top_p", self.top_p, above=0, at_most=1)
 
     @property
     def greedy(self) -> bool:

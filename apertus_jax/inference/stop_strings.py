@@ -1,7 +1,9 @@
-"""Continuations as texts that end before the first stop string (evaluation spec §2.1, §2.4).
+"""Stop strings: continuations as texts that end before the first one.
 
 A stop string is looked for in decoded text, not in token ids: it may begin or end inside a token, and many sequences of
 tokens spell it.
+
+Source: docs/reference/evaluation_and_release.md §2.1, §2.4.
 """
 
 from __future__ import annotations
@@ -94,5 +96,7 @@ def cut_tokens(tokens: Sequence[int], decode: Decode, stop_strings: Sequence[str
         range(len(tokens)), True, key=lambda count: find_stop_string(decode(tokens[:count]), stop_strings) is not None
     )
     text = decode(tokens[:needed])
-    place, stop = find_stop_string(text, stop_strings)
+    found = find_stop_string(text, stop_strings)
+    assert found is not None  # as it is in all tokens together
+    place, stop = found
     return GeneratedText(text[:place], list(tokens[:needed]), stop)

@@ -1,6 +1,6 @@
-"""What `generate` asks of an output filter: the protocol of `generate.output_filter`.
+"""Protocol of output filters: what `generate.output_filter` must offer.
 
-`apertus_jax.release.output_filter.OutputFilter` is the one of this project. Rooms do not import each other here: any
+`apertus_jax.release.output_filter.OutputFilter` is the one of this project. Packages do not import each other here: any
 value with these members will do.
 """
 
@@ -19,7 +19,7 @@ class FilteredText(Protocol):
         ...
 
     def feed(self, text: str) -> str:
-        """Takes the next piece of decoded text, cut anywhere between characters; returns what may be shown by now."""
+        """Feeds decoded text, cut anywhere between characters; returns what may be shown by now."""
         ...
 
     def finish(self) -> str:

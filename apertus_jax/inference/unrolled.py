@@ -1,4 +1,4 @@
-"""The decoding step as CPUs want it: layers apart, matrices the other way round, cache heads first.
+"""CPU decoding step: unstacked layers, transposed weights, cache with heads first.
 
 A step with few rows does little more than read every matrix once, so what counts is how they lie in memory.
 - A scan over stacked layers copies each layer's matrices out of the stack before XLA:CPU multiplies by them, and the
@@ -7,6 +7,7 @@ A step with few rows does little more than read every matrix once, so what count
   right. Query, key and value are one matrix, so the smallest products are not alone.
 - Keys are [B,K,S,H] and values [B,K,H,S], so that both products of attention are of that kind too.
 
+It is written for Apertus' own feedforward and the parameters of `READ`: all else is decoded by the model's own module.
 The functions are those of `model.Transformer` on the same numbers; only the order of float sums differs. It costs
 compilation time that grows with the number of layers, and the memory of a second set of parameters while the stacked
 one is alive.
@@ -19,9 +20,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from apertus_jax.model.attention import attention_mask
 from apertus_jax.model.config import ModelConfig
+from apertus_jax.model.feedforwards import OWN
 from apertus_jax.model.norm import rms_norm
 from apertus_jax.model.rope import apply_rotary, inverse_frequencies, rotary_tables
 from apertus_jax.model.xielu import xielu
@@ -32,6 +35,40 @@ LayerCache = dict[str, Array]
 FEW_ROWS = 64
 
 
+# Every parameter that this step reads, and its axes: L layers, D embed, N query heads, K key/value heads, H head dim,
+# F feedforward, V vocabulary.
+READ = {
+    "embedder/embedding": "VD",
+    "layers/attention_norm/scale": "LD",
+    "layers/attention/query/kernel": "LDNH",
+    "layers/attention/key/kernel": "LDKH",
+    "layers/attention/value/kernel": "LDKH",
+    "layers/attention/output/kernel": "LNHD",
+    "layers/attention/query_norm/scale": "LH",
+    "layers/attention/key_norm/scale": "LH",
+    "layers/feedforward_norm/scale": "LD",
+    "layers/feedforward/up/kernel": "LDF",
+    "layers/feedforward/down/kernel": "LFD",
+    "layers/feedforward/xielu/alpha_p": "L",
+    "layers/feedforward/xielu/alpha_n": "L",
+    "final_norm/scale": "D",
+    "lm_head/kernel": "DV",
+}
+
+
+def unknown_part(config: ModelConfig, params: Mapping[str, Any]) -> str | None:
+    """Returns the feedforward, or the first parameter, that this step does not know; None when it serves.
+
+    A parameter is unknown, too, that is lacking or has other axes. `params` is the plain tree of the model, not what
+    `unroll_layers` makes of it.
+    """
+    if config.feedforward != OWN:
+        return f"the feedforward {config.feedforward!r}"
+    found = {path: leaf.ndim for path, leaf in flatten_dict(params, sep="/").items()}
+    known = {path: len(axes) for path, axes in READ.items()}
+    return next((path for path in sorted(found.keys() | known.keys()) if found.get(path) != known.get(path)), None)
+
+
 def is_unrolled(params: Mapping[str, Any]) -> bool:
     """Returns whether `unroll_layers` made this tree."""
     return isinstance(params["layers"], tuple)
@@ -39,7 +76,10 @@ def is_unrolled(params: Mapping[str, Any]) -> bool:
 
 @jax.jit
 def unroll_layers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the parameters with `layers` as a tuple of one tree per layer and all matrices as [out, in]."""
+    """Returns the parameters with `layers` as a tuple of one tree per layer and all matrices as [out, in].
+
+    Only for trees of which `unknown_part` says None: others would lose a parameter.
+    """
     return {
         "embedding": params["embedder"]["embedding"],
         "layers": tuple(

@@ -1,16 +1,21 @@
-"""The Apertus model: pure Flax Linen modules, no training and no data."""
+"""Apertus model: pure Flax Linen modules, no training and no data."""
 
-from apertus_jax.model.attention import attend
+from apertus_jax.model.attention import Implementation, add_attention, attend
 from apertus_jax.model.config import ModelConfig, RopeScaling
-from apertus_jax.model.parameters import abstract_parameters, count_parameters, initial_parameters
-from apertus_jax.model.transformer import Transformer
+from apertus_jax.model.feedforwards import add_feedforward
+from apertus_jax.model.parameters import abstract_parameters, count_parameters, init_parameters
+from apertus_jax.model.transformer import Dense, Transformer
 
 __all__ = [
+    "Dense",
+    "Implementation",
     "ModelConfig",
     "RopeScaling",
     "Transformer",
     "abstract_parameters",
+    "add_attention",
+    "add_feedforward",
     "attend",
     "count_parameters",
-    "initial_parameters",
+    "init_parameters",
 ]

@@ -1,4 +1,4 @@
-"""Causal attention in blocks: no T x T matrix forward or backward, and nothing computed above the diagonal.
+"""Blockwise causal attention: no T x T matrix forward or backward, nothing computed above the diagonal.
 
 The forward pass keeps only the output and each row's log-sum-exp; the backward pass recomputes the weights from them
 (the scheme of FlashAttention-2, arXiv 2307.08691 §3.1, in plain XLA). Pairs of blocks that lie in different documents
@@ -32,6 +32,10 @@ class Segments(NamedTuple):
     rows: Array
     keys: Array
     first_key_block: Array
+
+
+# What the backward pass reads: rows, keys, values, segments, context, log-sum-exp.
+_Residuals = tuple[Array, Array, Array, Segments | None, Array, Array]
 
 
 def blockwise_attention(
@@ -77,13 +81,13 @@ def _attention(rows: Array, key: Array, value: Array, segments: Segments | None,
     return _forward(rows, key, value, segments, block)[0]
 
 
-def _forward(rows, key, value, segments, block):
+def _forward(rows: Array, key: Array, value: Array, segments: Segments | None, block: int) -> tuple[Array, Array]:
     """→ context like rows, and each row's log-sum-exp float32 [n,B,K,X]."""
 
-    def query_block(_, indexed_row):
+    def query_block(_: None, indexed_row: tuple[Array, Array]) -> tuple[None, tuple[Array, Array]]:
         i, row = indexed_row
 
-        def key_block(j, carry):
+        def key_block(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             context, highest, total = carry
             mask = _mask(i, j, row.shape[2], segments, block)
             scores = jnp.where(mask, _product("BKXH,BKSH->BKXS", row, _take(key, j, block)), MASKED)
@@ -107,7 +111,9 @@ def _forward(rows, key, value, segments, block):
     return jax.lax.scan(query_block, None, (jnp.arange(rows.shape[0]), rows))[1]
 
 
-def _forward_rule(rows, key, value, segments, block):
+def _forward_rule(
+    rows: Array, key: Array, value: Array, segments: Segments | None, block: int
+) -> tuple[Array, _Residuals]:
     context, log_sum = _forward(rows, key, value, segments, block)
     # Named, so that a remat policy may keep them and spare the backward pass a second forward pass.
     context = checkpoint_name(context, "attention_context")
@@ -115,14 +121,16 @@ def _forward_rule(rows, key, value, segments, block):
     return context, (rows, key, value, segments, context, log_sum)
 
 
-def _backward_rule(block, residuals, gradient):
+def _backward_rule(block: int, residuals: _Residuals, gradient: Array) -> tuple[Array, Array, Array, None]:
     rows, key, value, segments, context, log_sum = residuals
     delta = jnp.sum(gradient.astype(jnp.float32) * context.astype(jnp.float32), axis=-1)  # [n,B,K,X]
 
-    def query_block(carry, indexed_row):
-        i, *row = indexed_row
+    def query_block(
+        carry: tuple[Array, Array], indexed_row: tuple[Array, Array, Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], Array]:
+        i, row = indexed_row[0], indexed_row[1:]
 
-        def key_block(j, carry):
+        def key_block(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             row_gradient, key_gradient, value_gradient = carry
             mask = _mask(i, j, rows.shape[3], segments, block)
             for_row, for_key, for_value = _pair_gradients(*row, _take(key, j, block), _take(value, j, block), mask)
@@ -133,8 +141,8 @@ def _backward_rule(block, residuals, gradient):
             )
 
         start = (jnp.zeros(rows.shape[1:], jnp.float32), *carry)
-        row_gradient, *carry = jax.lax.fori_loop(_first(segments, i), i + 1, key_block, start)
-        return tuple(carry), row_gradient.astype(rows.dtype)
+        row_gradient, *of_keys = jax.lax.fori_loop(_first(segments, i), i + 1, key_block, start)
+        return (of_keys[0], of_keys[1]), row_gradient.astype(rows.dtype)
 
     zeros = (jnp.zeros(key.shape, jnp.float32), jnp.zeros(value.shape, jnp.float32))
     blocks = (jnp.arange(rows.shape[0]), rows, gradient, log_sum, delta)
@@ -145,7 +153,9 @@ def _backward_rule(block, residuals, gradient):
 _attention.defvjp(_forward_rule, _backward_rule)
 
 
-def _pair_gradients(row, gradient, log_sum, delta, key, value, mask):
+def _pair_gradients(
+    row: Array, gradient: Array, log_sum: Array, delta: Array, key: Array, value: Array, mask: Array
+) -> tuple[Array, Array, Array]:
     """Gradients of one query block against one key block → float32 like row, key, value."""
     # Scores stand key-major here: then no product below needs a transposed copy of a T x S matrix, which XLA:CPU
     # would make at several times the cost of the product itself. The barriers keep it from undoing this.

@@ -1,12 +1,14 @@
-"""Fused attention kernels for accelerators, taken from jax.experimental.pallas and held to `attend`'s contract."""
+"""Fused attention kernels for accelerators (jax.experimental.pallas), held to `attend`'s contract."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from apertus_jax.errors import UserError
 
@@ -14,22 +16,16 @@ Array = jax.Array
 
 
 def pallas_gpu_mha(query: Array, key: Array, value: Array, segment_ids: Array | None, interpret: bool) -> Array:
-    """The Triton flash attention of jax.experimental.pallas.ops.gpu. Shapes as in `attend`.
-
-    Raises UserError off GPU (unless `interpret`), for head_dim < 16 and for lengths the tiles do not divide.
-    """
+    """The Triton flash attention of jax.experimental.pallas.ops.gpu; shapes as in `attend`, which checks them."""
     from jax.experimental.pallas.ops.gpu import attention as gpu_attention
 
-    _check_backend("pallas_gpu_mha", "gpu", interpret)
     length, head_dim = query.shape[1], query.shape[3]
-    if head_dim < 16:
-        raise UserError(f"pallas_gpu_mha needs head_dim >= 16, not {head_dim}; use attention_implementation='xla'")
     # Tiles of float32 or of wide heads at 128 x 128 do not fit an SM's shared memory.
-    block = _largest_block("pallas_gpu_mha", length, 128 if head_dim <= 64 and query.dtype == jnp.bfloat16 else 64)
+    block = _largest_block(length, 128 if head_dim <= 64 and query.dtype == jnp.bfloat16 else 64)
     backward = min(block, 32)
     blocks = gpu_attention.BlockSizes(block, block, backward, backward, backward, backward)
 
-    def kernel(query, key, value, segments):
+    def kernel(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
         groups = query.shape[2] // key.shape[2]
         key, value = (jnp.repeat(heads, groups, axis=2) for heads in (key, value))
         return gpu_attention.mha(
@@ -40,20 +36,15 @@ def pallas_gpu_mha(query: Array, key: Array, value: Array, segment_ids: Array | 
 
 
 def tpu_splash(query: Array, key: Array, value: Array, segment_ids: Array | None, interpret: bool) -> Array:
-    """Splash attention of jax.experimental.pallas.ops.tpu. Shapes as in `attend`.
-
-    Raises UserError off TPU (unless `interpret`) and for lengths that are not a multiple of 128.
-    """
+    """Splash attention of jax.experimental.pallas.ops.tpu; shapes as in `attend`, which checks them."""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-    _check_backend("tpu_splash", "tpu", interpret)
     length = query.shape[1]
-    if length % 128:
-        raise UserError(f"tpu_splash needs a length that is a multiple of 128, not {length}; change the window")
-    block = _largest_block("tpu_splash", length, 512)
+    block = _largest_block(length, 512)
 
-    def kernel(query, key, value, segments):
-        sizes = splash.BlockSizes(**dict.fromkeys(_SPLASH_BLOCKS, block))
+    def kernel(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
+        blocks: dict[str, Any] = dict.fromkeys(_SPLASH_BLOCKS, block)
+        sizes = splash.BlockSizes(**blocks)
         causal = splash.CausalMask((length, length))
         attention = splash.make_splash_mha_single_device(
             splash.MultiHeadMask([causal] * query.shape[2]), block_sizes=sizes, interpret=interpret
@@ -78,20 +69,9 @@ _SPLASH_BLOCKS = (
 )
 
 
-def _check_backend(name: str, backend: str, interpret: bool) -> None:
-    if not interpret and jax.default_backend() != backend:
-        raise UserError(
-            f"attention_implementation={name!r} runs on {backend} only and this is {jax.default_backend()}; "
-            "use 'xla' or 'xla_blockwise'"
-        )
-
-
-def _largest_block(name: str, length: int, limit: int) -> int:
-    """The largest power of two up to `limit` that divides the length; at least 16."""
-    block = min(limit, length & -length)
-    if block < 16:
-        raise UserError(f"{name} needs a length that is a multiple of 16, not {length}; change the window")
-    return block
+def _largest_block(length: int, limit: int) -> int:
+    """The largest power of two up to `limit` that divides the length."""
+    return min(limit, length & -length)
 
 
 def _on_each_shard(
@@ -101,12 +81,17 @@ def _on_each_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return kernel(query, key, value, segment_ids)
-    axes = nn.logical_to_mesh_axes
-    queries = axes(("activation_batch", "activation_length", "activation_heads", None))
-    keys = axes(("activation_batch", "activation_length", "activation_kv_heads", None))
+    queries = _split_over("activation_batch", "activation_length", "activation_heads", None)
+    keys = _split_over("activation_batch", "activation_length", "activation_kv_heads", None)
     if len(queries) > 1 and queries[1] is not None:
         raise UserError(f"{name} needs whole sequences but activation_length is split over {queries[1]!r}")
-    segments = None if segment_ids is None else axes(("activation_batch", "activation_length"))
+    segments = None if segment_ids is None else _split_over("activation_batch", "activation_length")
     return jax.shard_map(
         kernel, mesh=mesh, in_specs=(queries, keys, keys, segments), out_specs=queries, check_vma=False
     )(query, key, value, segment_ids)
+
+
+def _split_over(*axes: str | None) -> PartitionSpec:
+    spec = nn.logical_to_mesh_axes(axes)
+    assert spec is not None  # which it is for no axes at all
+    return spec

@@ -1,4 +1,4 @@
-"""Matrix products whose backward pass XLA:CPU runs at the speed of the forward pass."""
+"""Dense matrix products whose backward pass runs on XLA:CPU at the speed of the forward pass."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def project(equation: str, inputs: Array, kernel: Array) -> Array:
     return jnp.einsum(equation, inputs, kernel)
 
 
-def _forward_rule(equation: str, inputs: Array, kernel: Array):
+def _forward_rule(equation: str, inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return jnp.einsum(equation, inputs, kernel), (inputs, kernel)
 
 
-def _backward_rule(equation: str, residuals: tuple[Array, Array], gradient: Array):
+def _backward_rule(equation: str, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     inputs, kernel = residuals
     operands, output_axes = equation.split("->")
     input_axes, kernel_axes = operands.split(",")

@@ -1,4 +1,4 @@
-"""What the backward pass keeps and what it computes again, by name."""
+"""Rematerialization (activation checkpointing) policies by name."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Rotary positions with the llama3 frequency rule (model spec §3; arXiv 2509.14233 §2.1).
+"""Rotary position embeddings (RoPE) with the llama3 frequency rule.
 
 Angles reach 60,000 radians, where one float32 step of a frequency already turns a pair by 0.004 radians. So the
 frequencies are made once on the host, with the roundings the published weights were trained and served under: a
 float64 power, rounded to float32, and every later operation in float32. Cosine and sine are left to XLA: its range
 reduction is exact to half a unit in the last place up to 1e8 radians, as tests/model/test_rope.py shows.
+
+Source: docs/reference/model_and_training.md §3; arXiv 2509.14233 §2.1.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ Array = jax.Array
 
 
 def inverse_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None) -> np.ndarray:
-    """Radians per position of each rotated pair: float32 [H/2]. Model spec §3."""
+    """Radians per position of each rotated pair: float32 [H/2].
+
+    Source: docs/reference/model_and_training.md §3.
+    """
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     powers = np.power(np.float64(theta), exponents.astype(np.float64)).astype(np.float32)
     frequencies = np.float32(1.0) / powers
@@ -47,7 +52,10 @@ def rotary_tables(positions: Array, frequencies: np.ndarray, dtype: jnp.dtype) -
 
 
 def apply_rotary(heads: Array, cosine: Array, sine: Array) -> Array:
-    """Rotate the pairs (i, i + H/2) of every head: [B,T,N,H], two of [B,T,H/2] → [B,T,N,H]. Model spec §3."""
+    """Rotate the pairs (i, i + H/2) of every head: [B,T,N,H], two of [B,T,H/2] → [B,T,N,H].
+
+    Source: docs/reference/model_and_training.md §3.
+    """
     first, second = jnp.split(heads, 2, axis=-1)
     cosine, sine = cosine[..., None, :], sine[..., None, :]
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)

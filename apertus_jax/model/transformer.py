@@ -1,13 +1,22 @@
-"""The Apertus decoder in Flax Linen, layers stacked on a leading axis and scanned (model spec §2.1; arXiv 2509.14233).
+"""The Apertus decoder in Flax Linen, layers stacked on a leading axis and scanned.
+
+Pre-norm with RMSNorm; grouped-query attention with normalised queries and keys and rotary positions (llama3 scaling);
+documents of one row kept apart; a feedforward without gate and with xIELU; no biases; embedding and output head apart.
+
+Whatever a module declares with `self.param` is drawn, sharded, saved, counted and exported by what it declares there
+(`model/parameters.py`). docs/plugins.md adds a feedforward with a gate from outside, docs/extending_the_model.md here.
 
 Einsum letters: B batch, T query length, S key length, D embed, N query heads, K kv heads, H head_dim, F feedforward,
 V vocab, L layers.
+
+Source: docs/reference/model_and_training.md §2.1; arXiv 2509.14233.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,6 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from apertus_jax.model.attention import attend
 from apertus_jax.model.config import ModelConfig
+from apertus_jax.model.feedforwards import FEEDFORWARDS, OWN
 from apertus_jax.model.norm import rms_norm
 from apertus_jax.model.projection import project
 from apertus_jax.model.remat import remat_options
@@ -24,6 +34,7 @@ from apertus_jax.model.xielu import raw_alphas, xielu
 
 Array = jax.Array
 Cache = Mapping[str, Array]
+Initializer = Callable[..., Any]
 
 HIDDEN = ("activation_batch", "activation_length", "activation_embed")
 HEADS = ("activation_batch", "activation_length", "activation_heads", None)
@@ -32,17 +43,20 @@ FEEDFORWARD = ("activation_batch", "activation_length", "activation_mlp")
 LOGITS = ("activation_batch", "activation_length", "activation_vocab")
 
 
-def _normal(std: float, *axes: str):
-    """Initialiser N(0, std²), not truncated (model spec §2.3), carrying the logical axis names."""
+def _normal(std: float, *axes: str) -> Initializer:
+    """Initialiser N(0, std²), not truncated, carrying the logical axis names.
+
+    Source: docs/reference/model_and_training.md §2.3.
+    """
     return nn.with_logical_partitioning(nn.initializers.normal(std), axes)
 
 
-def _constant(value: float, *axes: str):
+def _constant(value: float, *axes: str) -> Initializer:
     return nn.with_logical_partitioning(nn.initializers.constant(value), axes)
 
 
-class Kernel(nn.Module):
-    """A bias-free projection: float32 kernel, cast to the dtype of the input and contracted over its last axes."""
+class Dense(nn.Module):
+    """A dense (linear) layer without bias: float32 kernel, cast to the input's dtype, contracted over its last axes."""
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
@@ -82,7 +96,10 @@ class XIELU(nn.Module):
 
 
 def residual_std(config: ModelConfig) -> float:
-    """Initial std of the two projections that write to the residual stream: σ/√(2L) (model spec §2.3)."""
+    """Initial std of the two projections that write to the residual stream: σ/√(2L).
+
+    Source: docs/reference/model_and_training.md §2.3.
+    """
     return config.init_std / math.sqrt(2 * config.num_layers)
 
 
@@ -95,36 +112,50 @@ class Attention(nn.Module):
         config = self.config
         embed, head = config.hidden_size, config.head_dim
 
-        def projection(heads: int, axis: str) -> Kernel:
-            return Kernel((embed, heads, head), ("embed", axis, "head_dim"), config.init_std, "BTD,DNH->BTNH")
+        def projection(heads: int, axis: str) -> Dense:
+            return Dense((embed, heads, head), ("embed", axis, "head_dim"), config.init_std, "BTD,DNH->BTNH")
 
+        # [D,N,H]
         self.query = projection(config.num_heads, "heads")
+        # [D,K,H]
         self.key = projection(config.num_kv_heads, "kv_heads")
         self.value = projection(config.num_kv_heads, "kv_heads")
-        self.output = Kernel(
+        # [N,H,D]
+        self.output = Dense(
             (config.num_heads, head, embed), ("heads", "head_dim", "embed"), residual_std(config), "BTNH,NHD->BTD"
         )
         self.query_norm = RMSNorm(head, config.norm_epsilon)
         self.key_norm = RMSNorm(head, config.norm_epsilon)
 
     def __call__(
-        self, hidden: Array, rotary: tuple[Array, Array], segment_ids: Array | None, cache: Cache | None, slots
+        self,
+        hidden: Array,
+        rotary: tuple[Array, Array],
+        segment_ids: Array | None,
+        cache: Cache | None,
+        slots: Array | None,
     ) -> tuple[Array, Cache | None]:
         """[B,T,D] → [B,T,D] and the updated cache of this layer (None in training)."""
+        # [B,T,N,H]
         query = apply_rotary(self.query_norm(self.query(hidden)), *rotary)
+        # [B,T,K,H]
         key = apply_rotary(self.key_norm(self.key(hidden)), *rotary)
         query = checkpoint_name(nn.with_logical_constraint(query, HEADS), "attention_query")
         key = checkpoint_name(nn.with_logical_constraint(key, KV_HEADS), "attention_key")
         value = checkpoint_name(nn.with_logical_constraint(self.value(hidden), KV_HEADS), "attention_value")
+        # [B,T,N,H]
         if cache is None:
             context = attend(
                 query, key, value, segment_ids=segment_ids, implementation=self.config.attention_implementation
             )
         else:
+            assert slots is not None  # they come with the cache
+            # [B,S,K,H]
             cache = {"key": _write(cache["key"], key, slots), "value": _write(cache["value"], value, slots)}
             keys, values = (cache[name].astype(query.dtype) for name in ("key", "value"))
             # One token against a cache has no T x T matrix to avoid, so decoding always uses the plain attention.
             context = attend(query, keys, values, query_slots=slots, implementation="xla")
+        # [B,T,D]
         return self.output(nn.with_logical_constraint(context, HEADS)), cache
 
 
@@ -141,16 +172,27 @@ class FeedForward(nn.Module):
 
     def setup(self) -> None:
         embed, width = self.config.hidden_size, self.config.intermediate_size
-        self.up = Kernel((embed, width), ("embed", "mlp"), self.config.init_std, "BTD,DF->BTF")
+        # [D,F]
+        self.up = Dense((embed, width), ("embed", "mlp"), self.config.init_std, "BTD,DF->BTF")
         self.xielu = XIELU(self.config)
-        self.down = Kernel((width, embed), ("mlp", "embed"), residual_std(self.config), "BTF,FD->BTD")
+        # [F,D]
+        self.down = Dense((width, embed), ("mlp", "embed"), residual_std(self.config), "BTF,FD->BTD")
 
     def __call__(self, hidden: Array) -> Array:
-        return self.down(self.xielu(nn.with_logical_constraint(self.up(hidden), FEEDFORWARD)))
+        """[B,T,D] → [B,T,D]."""
+        # [B,T,F]
+        wide = nn.with_logical_constraint(self.up(hidden), FEEDFORWARD)
+        return self.down(self.xielu(wide))
+
+
+FEEDFORWARDS[OWN] = FeedForward
 
 
 class Block(nn.Module):
-    """One pre-norm layer (model spec §2.1 step 2); called by nn.scan with the hidden states as carry."""
+    """One pre-norm layer; called by nn.scan with the hidden states as carry.
+
+    Source: docs/reference/model_and_training.md §2.1 step 2.
+    """
 
     config: ModelConfig
 
@@ -158,9 +200,16 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(self.config.hidden_size, self.config.norm_epsilon)
         self.attention = Attention(self.config)
         self.feedforward_norm = RMSNorm(self.config.hidden_size, self.config.norm_epsilon)
-        self.feedforward = FeedForward(self.config)
+        self.feedforward = FEEDFORWARDS[self.config.feedforward](self.config)
 
-    def __call__(self, hidden: Array, cache: Cache | None, rotary, segment_ids: Array | None, slots: Array | None):
+    def __call__(
+        self,
+        hidden: Array,
+        cache: Cache | None,
+        rotary: tuple[Array, Array],
+        segment_ids: Array | None,
+        slots: Array | None,
+    ) -> tuple[Array, Cache | None]:
         """[B,T,D], this layer's cache, tables, segments, slots → ([B,T,D], updated cache)."""
         attended, cache = self.attention(self.attention_norm(hidden), rotary, segment_ids, cache, slots)
         hidden = nn.with_logical_constraint(hidden + attended, HIDDEN)
@@ -176,6 +225,7 @@ class Embedder(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array) -> Array:
         shape = (self.config.vocab_size, self.config.hidden_size)
+        # [V,D]
         table = self.param("embedding", _normal(self.config.init_std, "vocab", "embed"), shape, jnp.float32)
         return table[tokens].astype(self.config.compute_dtype)
 
@@ -183,10 +233,11 @@ class Embedder(nn.Module):
 class Transformer(nn.Module):
     """Token ids in, next-token logits out.
 
-    Example:
+    Example::
+
         config = ModelConfig(vocab_size=256, hidden_size=64, intermediate_size=336, num_layers=2, num_heads=4,
                              num_kv_heads=2)
-        params = initial_parameters(config, jax.random.key(0))
+        params = init_parameters(config, jax.random.key(0))
         logits = Transformer(config).apply({"params": params}, tokens)
     """
 
@@ -207,7 +258,8 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(config)
         self.final_norm = RMSNorm(config.hidden_size, config.norm_epsilon)
-        self.lm_head = Kernel(
+        # [D,V]
+        self.lm_head = Dense(
             (config.hidden_size, config.vocab_size), ("embed", "vocab"), config.init_std, "BTD,DV->BTV"
         )
 
@@ -220,17 +272,18 @@ class Transformer(nn.Module):
 
         With doc_attention="segment", tokens of different segment ids do not see each other; with "causal" segment_ids
         play no part in attention. With reset_positions, `positions` are used as given, or counted within each segment
-        when None; without it they are always 0, 1, 2, … (model spec §4.3, §4.4).
+        when None; without it they are always 0, 1, 2, … (docs/reference/model_and_training.md §4.3, §4.4).
         """
         positions = self._positions(tokens, positions, segment_ids)
         if self.config.doc_attention == "causal":
             segment_ids = None
+        # [B,T,D]
         hidden, _ = self.layers(self._embed(tokens), None, self._rotary(positions), segment_ids, None)
         return self.final_norm(hidden)
 
     def decode(
         self, tokens: Array, positions: Array | None = None, *, cache: Cache, cache_index: Array
-    ) -> tuple[Array, dict[str, Array]]:
+    ) -> tuple[Array, Cache]:
         """Continue sequences against a key/value cache: int32 [B,T] → (float32 [B,T,V], the new cache).
 
         The T tokens of row b take slots cache_index[b] … cache_index[b] + T - 1 and read every slot up to their own;
@@ -240,8 +293,9 @@ class Transformer(nn.Module):
         slots = cache_index[:, None] + jnp.arange(tokens.shape[1], dtype=cache_index.dtype)
         rotary = self._rotary(slots if positions is None else positions)
         layers = {"key": cache["key"], "value": cache["value"]}
-        hidden, cache = self.layers(self._embed(tokens), layers, rotary, None, slots)
-        return self._logits(self.final_norm(hidden)), cache
+        hidden, written = self.layers(self._embed(tokens), layers, rotary, None, slots)
+        assert written is not None  # as one was given
+        return self._logits(self.final_norm(hidden)), written
 
     def _positions(self, tokens: Array, positions: Array | None, segment_ids: Array | None) -> Array:
         if self.config.reset_positions:

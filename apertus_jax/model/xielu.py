@@ -1,9 +1,11 @@
-"""xIELU, the activation of Apertus' feedforward layers (model spec §2.2; arXiv 2411.13010).
+"""xIELU, the activation of Apertus' feedforward layers.
 
     f(x) = alpha_p * x^2 + beta * x                                for x > 0
     f(x) = alpha_n * (expm1(min(x, epsilon)) - x) + beta * x       for x <= 0
 
 with alpha_p = softplus(raw alpha_p) and alpha_n = beta + softplus(raw alpha_n).
+
+Source: docs/reference/model_and_training.md §2.2; arXiv 2411.13010.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ Array = jax.Array
 
 
 def raw_alphas(alpha_p: float, alpha_n: float, beta: float) -> tuple[float, float]:
-    """The trainable scalars whose effective values are `alpha_p` and `alpha_n` > beta (model spec §2.2)."""
+    """The trainable scalars whose effective values are `alpha_p` and `alpha_n` > beta.
+
+    Source: docs/reference/model_and_training.md §2.2.
+    """
     return math.log(math.expm1(alpha_p)), math.log(math.expm1(alpha_n - beta))
 
 
@@ -43,11 +48,15 @@ def _effective(raw_alpha_p: Array, raw_alpha_n: Array, beta: float) -> tuple[Arr
     )
 
 
-def _forward_rule(x: Array, raw_alpha_p: Array, raw_alpha_n: Array, beta: float, epsilon: float):
+def _forward_rule(
+    x: Array, raw_alpha_p: Array, raw_alpha_n: Array, beta: float, epsilon: float
+) -> tuple[Array, tuple[Array, Array, Array]]:
     return _forward(x, raw_alpha_p, raw_alpha_n, beta, epsilon), (x, raw_alpha_p, raw_alpha_n)
 
 
-def _backward_rule(beta: float, epsilon: float, residuals: tuple[Array, Array, Array], gradient: Array):
+def _backward_rule(
+    beta: float, epsilon: float, residuals: tuple[Array, Array, Array], gradient: Array
+) -> tuple[Array, Array, Array]:
     x, raw_alpha_p, raw_alpha_n = residuals
     alpha_p, alpha_n = _effective(raw_alpha_p, raw_alpha_n, beta)
     wide, upstream = x.astype(jnp.float32), gradient.astype(jnp.float32)

@@ -1,10 +1,11 @@
-"""What the model is trained for: cross-entropy in token tiles under masks that compose."""
+"""Training objective: cross-entropy in token tiles under loss masks that compose."""
 
-from apertus_jax.objectives.anchors import AnchorTable, anchor_table, normalised
+from apertus_jax.objectives.anchors import AnchorTable, anchor_table, normalized
 from apertus_jax.objectives.cross_entropy import cross_entropy, mean_loss, token_losses
 from apertus_jax.objectives.goldfish import goldfish_mask
 from apertus_jax.objectives.masks import (
     Batch,
+    ContextMask,
     LossMask,
     combine_masks,
     completion_only,
@@ -17,8 +18,9 @@ from apertus_jax.objectives.rates import DropRate, measure_drop_rate
 __all__ = [
     "AnchorTable",
     "anchor_table",
-    "normalised",
+    "normalized",
     "Batch",
+    "ContextMask",
     "DropRate",
     "LossMask",
     "combine_masks",

@@ -1,16 +1,16 @@
-"""What the Goldfish strategy "cluster" knows of a vocabulary: the text of each id with everything that copies change
-taken out, as tables that fit on a device.
+"""Anchor tables of the Goldfish strategy "cluster": the text of each id without what copies change.
 
 Two copies of a text differ in line ends, indentation, runs of spaces, capitals, and where the tokenizer happened to
 cut. So white space and control characters go, A to Z become a to z, and what is left is one stream of bytes whatever
 the tokens are. Both rules look at one byte at a time: a character that is split between ids is treated as a whole one.
+The tables fit on a device.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,21 +21,22 @@ LONGEST_TEXT = 32  # holes are looked for in so many bytes of an id; only runs o
 _DROPPED_BYTES = bytes(range(0x21)) + b"\x7f"
 _LOWERED = bytes(range(256)).lower()
 _BISECTIONS = 60
+Part = TypeVar("Part")
 
 
 class VocabularyText(Protocol):
-    """What `data.vocabulary_text` returns."""
+    """Protocol of what `data.vocabulary_text` returns."""
 
     pieces: Sequence[bytes]  # the text of each id, empty for special ones
     counts: np.ndarray  # int[V], how often each id occurs in the text that is trained on
 
 
-class Window(NamedTuple):
+class Window(NamedTuple, Generic[Part]):
     """The last bytes of a text, the newest lowest; arrays of one shape."""
 
-    high: np.ndarray  # uint32, the four older bytes
-    low: np.ndarray  # uint32, the four newer bytes
-    count: np.ndarray  # uint32, how many of the eight are there
+    high: Part  # uint32, the four older bytes
+    low: Part  # uint32, the four newer bytes
+    filled: Part  # uint32, how many of the eight are there
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class AnchorTable:
 
     text: np.ndarray
     length: np.ndarray
-    tail: Window
+    tail: Window[np.ndarray]
     length_shares: np.ndarray
 
     def byte_rate(self, k: int) -> float:
@@ -71,7 +72,7 @@ class AnchorTable:
         return high
 
 
-def normalised(text: bytes) -> bytes:
+def normalized(text: bytes) -> bytes:
     """The bytes of a text that its copies have in common: no white space, no control characters, no ASCII capitals."""
     return text.translate(_LOWERED, _DROPPED_BYTES)
 
@@ -87,7 +88,7 @@ def anchor_table(vocabulary: VocabularyText) -> AnchorTable:
             f"the anchors of goldfish need the text and the count of every id, found {len(vocabulary.pieces)} texts, "
             f"{len(counts)} counts, {counts.sum():.0f} tokens in all; use vocabulary_text on a token store"
         )
-    pieces = [normalised(piece) for piece in vocabulary.pieces]
+    pieces = [normalized(piece) for piece in vocabulary.pieces]
     length = np.array([min(len(piece), LONGEST_TEXT) for piece in pieces], np.uint32)
     width = max(-(-int(length.max()) // 4), 1)
     text = np.frombuffer(b"".join(piece[: 4 * width].ljust(4 * width, b"\0") for piece in pieces), "<u4")

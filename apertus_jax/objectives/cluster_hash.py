@@ -1,4 +1,4 @@
-"""A Goldfish hash of content: all copies of a document lose the same words, however they are laid out or tokenised.
+"""Goldfish hash of content: all copies of a document lose the same words, however laid out or tokenised.
 
 The hashes of token ids start afresh wherever a copy has another line end, one word more, or other tokens, and what one
 copy leaves out the next one teaches. Here a document is its stream of normalised bytes (see `anchors`). A byte is a
@@ -12,20 +12,23 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apertus_jax.objectives.anchors import ANCHOR_BYTES, AnchorTable, Window
 from apertus_jax.objectives.document_hash import mix
-from apertus_jax.objectives.windows import NO_SEGMENT, fold_windows, prepend_context, shift_right
+from apertus_jax.objectives.windows import NO_SEGMENT, Array, fold_windows, prepend_context, shift_right
+
+_Leaves = tuple[Window[jax.Array], jax.Array]
 
 
 def cluster_drops(
-    labels: jax.Array,
+    labels: Array,
     k: int,
     h: int,
     anchors: AnchorTable,
-    segment_ids: jax.Array | None = None,
-    left_context: jax.Array | None = None,
-    document_keys: jax.Array | None = None,
+    segment_ids: Array | None = None,
+    left_context: Array | None = None,
+    document_keys: Array | None = None,
 ) -> jax.Array:
     """Labels int32[..., T] → bool[..., T], True where the label's text holds a hole.
 
@@ -53,30 +56,29 @@ def cluster_drops(
     return dropped
 
 
-def _windows_before(labels: jax.Array, segments: jax.Array, h: int, anchors: AnchorTable) -> Window:
+def _windows_before(labels: jax.Array, segments: jax.Array, h: int, anchors: AnchorTable) -> Window[jax.Array]:
     """The last bytes of the document before each label, from at most h-1 labels."""
     zeros = jnp.zeros(labels.shape, jnp.uint32)
     if h == 1:
         return Window(zeros, zeros, zeros)
     leaves = (Window(*(_look_up(part, labels) for part in anchors.tail)), segments)
-    padding = (Window(0, 0, 0), NO_SEGMENT)
-    window, ends_in = fold_windows(leaves, h - 1, _merge, padding)
+    window, ends_in = fold_windows(leaves, h - 1, _merge, padding=(Window(0, 0, 0), NO_SEGMENT))
     same = shift_right(ends_in, 1, NO_SEGMENT) == segments
     return Window(*(jnp.where(same, shift_right(part, 1, 0), 0) for part in window))
 
 
-def _merge(recent: tuple[Window, jax.Array], older: tuple[Window, jax.Array]) -> tuple[Window, jax.Array]:
+def _merge(recent: _Leaves, older: _Leaves) -> _Leaves:
     """Joins two neighbouring windows; the older one counts only if it ends in the same document."""
     (window, segment), (before, segment_before) = recent, older
     same = segment == segment_before
     return jax.tree.map(lambda both, alone: jnp.where(same, both, alone), _append(before, window), window), segment
 
 
-def _append(window: Window, newer: Window) -> Window:
+def _append(window: Window[jax.Array], newer: Window[jax.Array]) -> Window[jax.Array]:
     """The last eight bytes of one window followed by another."""
-    high, low = _shift_left(window.high, window.low, 8 * newer.count)
-    count = jnp.minimum(window.count + newer.count, ANCHOR_BYTES)
-    return Window(high | newer.high, low | newer.low, count)
+    high, low = _shift_left(window.high, window.low, 8 * newer.filled)
+    filled = jnp.minimum(window.filled + newer.filled, ANCHOR_BYTES)
+    return Window(high | newer.high, low | newer.low, filled)
 
 
 def _shift_left(high: jax.Array, low: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -89,13 +91,13 @@ def _shift_left(high: jax.Array, low: jax.Array, bits: jax.Array) -> tuple[jax.A
     return jnp.where(gone, 0, (high << near) | carried), jnp.where(gone, 0, low << near)
 
 
-def _hash(window: Window, keys: jax.Array) -> jax.Array:
+def _hash(window: Window[jax.Array], keys: jax.Array) -> jax.Array:
     """Uniform uint32 of a window and a key."""
-    hashed = mix(window.high + window.count * jnp.uint32(0x9E3779B1))
+    hashed = mix(window.high + window.filled * jnp.uint32(0x9E3779B1))
     return mix(mix(hashed ^ window.low) ^ keys)
 
 
-def _look_up(table, labels: jax.Array) -> jax.Array:
+def _look_up(table: np.ndarray, labels: jax.Array) -> jax.Array:
     """Entries of a table [V] at labels; 0 for labels outside the vocabulary."""
     inside = (labels >= 0) & (labels < len(table))
     return jnp.where(inside, jnp.take(jnp.asarray(table), labels, mode="clip"), 0)

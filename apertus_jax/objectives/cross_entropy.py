@@ -1,4 +1,4 @@
-"""Cross-entropy in token tiles: the logits of one tile at a time, never those of the whole batch.
+"""Tiled cross-entropy: the logits of one tile at a time, never those of the whole batch.
 
 The gradient is taken while a tile's logits are at hand, so a training step costs three matrix products over the
 vocabulary, as plain cross-entropy does, and not four.
@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from apertus_jax.errors import UserError
 
+_Gradients = tuple[jax.Array, jax.Array, jax.Array]  # of hidden, of lm_head, and the losses: that of the weights
+
 
 def cross_entropy(
     hidden: jax.Array,
@@ -24,18 +26,21 @@ def cross_entropy(
 ) -> tuple[jax.Array, jax.Array]:
     """Weighted cross-entropy of next tokens → (float32[] sum of weight × loss, float32[] sum of weights).
 
-    hidden [B, T, D], lm_head [D, V], labels int32[B, T], weights float32[B, T]. A label outside the vocabulary needs
-    weight 0. Logits are multiplied in hidden's dtype and kept in float32 (model spec §2.4); the gradient of lm_head is
-    added up in float32. T need not be a multiple of `num_tiles`. `batch_shards`, a divisor of B, is how many ways the
-    mesh splits B: each shard adds up its own lm_head gradient and they are summed once at the end instead of once per
-    tile, at the price of one float32 [D, V] on each device.
-    Only first derivatives exist. Divide with `mean_loss`. Raises UserError if batch_shards does not divide B.
+    hidden [B, T, D], lm_head [D, V], labels int32[B, T], weights float32[B, T] or bool. A label outside the vocabulary
+    needs weight 0. Logits are multiplied in hidden's dtype and kept in float32
+    (docs/reference/model_and_training.md §2.4); the gradient of lm_head is added up in float32. T need not be a
+    multiple of `num_tiles`. `batch_shards`, a divisor of B, is how many ways the mesh splits B: each shard adds up its
+    own lm_head gradient and they are summed once at the end instead of once per tile, at the price of one float32
+    [D, V] on each device. Only first derivatives exist. Divide with `mean_loss`. Raises UserError if batch_shards does
+    not divide B.
     """
     if hidden.shape[0] % batch_shards:
         raise UserError(
             f"cross_entropy batch_shards={batch_shards} does not divide the batch of {hidden.shape[0]} rows; "
             "use the number of ways the mesh splits the batch"
         )
+    if weights.dtype == jnp.bool_:
+        weights = weights.astype(jnp.float32)
     return _cross_entropy(num_tiles, batch_shards, hidden, lm_head, labels, weights)
 
 
@@ -56,7 +61,7 @@ def token_losses(hidden: jax.Array, lm_head: jax.Array, labels: jax.Array, num_t
         losses, *_ = _losses_of_tile(hidden_tile, kernel, labels_tile)
         return losses
 
-    def step(_, tiles):
+    def step(_: None, tiles: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
         return None, tile(*tiles)
 
     _, losses = jax.lax.scan(step, None, (_split(hidden, num_tiles), _split(labels, num_tiles)))
@@ -64,16 +69,30 @@ def token_losses(hidden: jax.Array, lm_head: jax.Array, labels: jax.Array, num_t
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _cross_entropy(num_tiles, batch_shards, hidden, lm_head, labels, weights):
+def _cross_entropy(
+    num_tiles: int,
+    batch_shards: int,
+    hidden: jax.Array,
+    lm_head: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     losses = token_losses(hidden, lm_head, labels, num_tiles)
     return jnp.sum(losses * weights), jnp.sum(weights)
 
 
-def _cross_entropy_forward(num_tiles, batch_shards, hidden, lm_head, labels, weights):
+def _cross_entropy_forward(
+    num_tiles: int,
+    batch_shards: int,
+    hidden: jax.Array,
+    lm_head: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+) -> tuple[tuple[jax.Array, jax.Array], _Gradients]:
     kernel = lm_head.astype(hidden.dtype)
     accumulator = jnp.zeros((batch_shards, *lm_head.shape), jnp.float32)
 
-    def step(accumulator, tiles):
+    def step(accumulator: jax.Array, tiles: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         hidden_tile, labels_tile, weights_tile = tiles
         losses, d_hidden, d_kernel = _gradients_of_tile(hidden_tile, kernel, labels_tile, weights_tile, batch_shards)
         return accumulator + d_kernel, (losses, d_hidden)
@@ -86,7 +105,9 @@ def _cross_entropy_forward(num_tiles, batch_shards, hidden, lm_head, labels, wei
     return (jnp.sum(losses * weights), jnp.sum(weights)), (d_hidden, d_lm_head, losses)
 
 
-def _cross_entropy_backward(num_tiles, batch_shards, gradients, cotangents):
+def _cross_entropy_backward(
+    num_tiles: int, batch_shards: int, gradients: _Gradients, cotangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, None, jax.Array]:
     d_hidden, d_lm_head, losses = gradients
     loss_cotangent, weight_cotangent = cotangents
     d_weights = loss_cotangent * losses + weight_cotangent
@@ -111,13 +132,15 @@ def _losses_of_tile(hidden: jax.Array, kernel: jax.Array, labels: jax.Array) -> 
     return (log_normalizer - label_logits)[..., 0], logits, log_normalizer, hits
 
 
-def _gradients_of_tile(hidden, kernel, labels, weights, batch_shards):
+def _gradients_of_tile(
+    hidden: jax.Array, kernel: jax.Array, labels: jax.Array, weights: jax.Array, batch_shards: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """→ losses [B, t], d_hidden [B, t, D] in hidden's dtype, d_kernel float32[batch_shards, D, V]."""
     losses, logits, log_normalizer, hits = _losses_of_tile(hidden, kernel, labels)
     d_logits = ((jnp.exp(logits - log_normalizer) - hits) * weights[..., None]).astype(hidden.dtype)
     d_hidden = jnp.einsum("BTV,DV->BTD", d_logits, kernel, preferred_element_type=jnp.float32)
 
-    def by_shard(array):
+    def by_shard(array: jax.Array) -> jax.Array:
         return array.reshape(batch_shards, -1, *array.shape[1:])
 
     d_kernel = jnp.einsum("CBTD,CBTV->CDV", by_shard(hidden), by_shard(d_logits), preferred_element_type=jnp.float32)

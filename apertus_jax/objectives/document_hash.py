@@ -1,4 +1,4 @@
-"""A Goldfish hash of a document's own words: wherever the document is packed, the same labels leave the loss.
+"""Goldfish hash of a document's own words: the same labels leave the loss wherever it is packed.
 
 The hash of a label covers the last h labels of its document, fewer at the document's start, and nothing of its
 neighbours. It is a tree of 32-bit mixing steps (the constants are those of MurmurHash3, public domain), so it is
@@ -10,16 +10,16 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from apertus_jax.objectives.windows import NO_SEGMENT, fold_windows, prepend_context
+from apertus_jax.objectives.windows import NO_SEGMENT, Array, fold_windows, prepend_context
 
 
 def document_drops(
-    labels: jax.Array,
+    labels: Array,
     k: int,
     h: int,
-    segment_ids: jax.Array | None = None,
-    left_context: jax.Array | None = None,
-    document_keys: jax.Array | None = None,
+    segment_ids: Array | None = None,
+    left_context: Array | None = None,
+    document_keys: Array | None = None,
 ) -> jax.Array:
     """Labels int32[..., T] → bool[..., T], True where the label leaves the loss: its hash is below 2**32 / k.
 
@@ -30,11 +30,11 @@ def document_drops(
 
 
 def document_hashes(
-    labels: jax.Array,
+    labels: Array,
     h: int,
-    segment_ids: jax.Array | None = None,
-    left_context: jax.Array | None = None,
-    document_keys: jax.Array | None = None,
+    segment_ids: Array | None = None,
+    left_context: Array | None = None,
+    document_keys: Array | None = None,
 ) -> jax.Array:
     """Labels int32[..., T] → uniform uint32[..., T], a function of the document's last h labels up to each position.
 
@@ -67,7 +67,7 @@ def mix(value: jax.Array) -> jax.Array:
     return value ^ (value >> 16)
 
 
-def _merge(recent: dict, older: dict) -> dict:
+def _merge(recent: dict[str, jax.Array], older: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Joins two neighbouring windows; the older one counts only if it ends in the same document."""
     same = recent["segment"] == older["segment"]
     joined = _rotate_left(older["hash"] ^ _scramble(recent["hash"]), 13) * jnp.uint32(5) + jnp.uint32(0xE6546B64)

@@ -1,10 +1,12 @@
-"""The Goldfish mask: which labels stay in the loss, so that no long passage can be learnt by heart.
+"""Goldfish loss mask: which labels stay in the loss, so that no long passage is learnt by heart.
 
 About one label in k is dropped, chosen by a hash of the h labels that end at it, so that a repeated passage misses the
 same words at every repetition (Hans et al., arXiv 2406.10209; Apertus, arXiv 2509.14233, appendix F).
 """
 
 from __future__ import annotations
+
+import numbers
 
 import jax
 
@@ -13,36 +15,39 @@ from apertus_jax.objectives.anchors import AnchorTable
 from apertus_jax.objectives.cluster_hash import cluster_drops
 from apertus_jax.objectives.document_hash import document_drops
 from apertus_jax.objectives.megatron_hash import megatron_drops
+from apertus_jax.objectives.windows import Array
+from apertus_jax.validation import spelled
 
+LARGEST = 1 << 31  # hashes are taken of 32 bits
 STRATEGIES = ("document", "megatron", "cluster")
 
 
 def goldfish_mask(
-    labels: jax.Array,
+    labels: Array,
     k: int = 50,
     h: int = 50,
     strategy: str = "document",
-    segment_ids: jax.Array | None = None,
-    left_context: jax.Array | None = None,
-    document_keys: jax.Array | None = None,
+    segment_ids: Array | None = None,
+    left_context: Array | None = None,
+    document_keys: Array | None = None,
     anchors: AnchorTable | None = None,
 ) -> jax.Array:
     """Labels int32[B, T] → bool[B, T], True where the label stays in the loss.
 
     Strategy "document" hashes the last h labels of the label's own document (fewer at its start): the same document has
-    the same mask at every packing and every sequence length. It uses segment_ids int32[B, T], left_context
-    int32[B, ≥ h-1] and document_keys uint32[B, T], see `document_hash.document_hashes`.
-    Strategy "megatron" is bit for bit the released models' mask: it hashes across document boundaries, keeps the first
-    h-1 labels of every row, and ignores those three arguments (model spec §5.1).
-    Strategy "cluster" places the holes by content, so that near-duplicates share them: see `cluster_hash`. It needs
-    `anchors`, the text of the vocabulary, and document_keys that are those of clusters of duplicates (a token store's
-    are); h only bounds how far back it looks for the eight bytes it hashes.
-    Raises UserError for an unknown strategy, k < 2, h < 1, or "cluster" without anchors.
+    the same mask at every packing and every sequence length. It uses segment_ids int32[B, T], left_context int32[B, ≥
+    h-1] and document_keys uint32[B, T], see `document_hash.document_hashes`. Strategy "megatron" is bit for bit the
+    released models' mask: it hashes across document boundaries, keeps the first h-1 labels of every row, and ignores
+    those three arguments (docs/reference/model_and_training.md §5.1). Strategy "cluster" places the holes by content,
+    so that near-duplicates share them: see `cluster_hash`. It needs `anchors`, the text of the vocabulary, and
+    document_keys that are those of clusters of duplicates (a token store's are); h only bounds how far back it looks
+    for the eight bytes it hashes. Raises UserError for an unknown strategy, k < 2, h < 1, or "cluster" without anchors.
     """
     check_goldfish(k, h, strategy, anchors is not None)
     if strategy == "megatron":
         return ~megatron_drops(labels, k, h)
     if strategy == "cluster":
+        assert anchors is not None  # by check_goldfish
         return ~cluster_drops(labels, k, h, anchors, segment_ids, left_context, document_keys)
     return ~document_drops(labels, k, h, segment_ids, left_context, document_keys)
 
@@ -50,13 +55,17 @@ def goldfish_mask(
 def check_goldfish(k: int, h: int, strategy: str, has_anchors: bool = False) -> None:
     """Raises UserError unless k ≥ 2 and h ≥ 1 are whole numbers and the strategy is known and has what it needs."""
     if strategy not in STRATEGIES:
-        raise UserError(f"goldfish strategy={strategy!r} is unknown; use one of {STRATEGIES}")
-    if k != int(k) or k < 2:
-        raise UserError(f"goldfish k={k} must be a whole number of at least 2: one label in k is dropped")
-    if h != int(h) or h < 1:
-        raise UserError(f"goldfish h={h} must be a whole number of at least 1: the labels that are hashed")
+        raise UserError(f"goldfish.strategy = {spelled(strategy)} is unknown; use one of {STRATEGIES}")
+    if not _is_whole(k) or not 2 <= k < LARGEST:
+        raise UserError(f"goldfish.k = {spelled(k)} must be a whole number of at least 2, one label in k is dropped")
+    if not _is_whole(h) or not 1 <= h < LARGEST:
+        raise UserError(f"goldfish.h = {spelled(h)} must be a whole number of at least 1, the labels that are hashed")
     if strategy == "cluster" and not has_anchors:
         raise UserError(
             "goldfish strategy='cluster' has no anchors: it hashes the text of tokens, not their ids; bind "
             "goldfish.anchors = @vocabulary_text() and vocabulary_text.store to the token store"
         )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -1,8 +1,10 @@
-"""The published Goldfish hash, bit for bit, on a device that has 32-bit integers only (model spec §5.1).
+"""Published Goldfish hash, bit for bit, on devices with 32-bit integers only.
 
 The key of a label is the product of the last h labels in 64-bit two's complement, reduced modulo 1,000,003. The product
 is carried in two uint32 limbs. The table of uniform numbers never reaches the device: for a given k it is one bit per
 key, 125 kB in all.
+
+Source: docs/reference/model_and_training.md §5.1.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apertus_jax.objectives.windows import fold_windows
+from apertus_jax.objectives.windows import Array, fold_windows
 
 TABLE_SIZE = 1_000_003
 TABLE_SEED = 2_971_215_073
@@ -48,7 +50,7 @@ def packed_drops(k: int) -> np.ndarray:
     return np.packbits(padded, bitorder="little").view("<u4").astype(np.uint32)
 
 
-def megatron_drops(labels: jax.Array, k: int, h: int) -> jax.Array:
+def megatron_drops(labels: Array, k: int, h: int) -> jax.Array:
     """Labels int32[..., T] → bool[..., T], True where the published hash drops it; never one of the first h-1."""
     keys = megatron_keys(labels, h)
     words = jnp.take(jnp.asarray(packed_drops(k)), keys >> 5, mode="clip")
@@ -57,7 +59,7 @@ def megatron_drops(labels: jax.Array, k: int, h: int) -> jax.Array:
     return (dropped == 1) & has_window
 
 
-def megatron_keys(labels: jax.Array, h: int) -> jax.Array:
+def megatron_keys(labels: Array, h: int) -> jax.Array:
     """Labels int32[..., T] → keys int32[..., T] in [0, 1000003); meaningful from position h-1 on."""
     labels = jnp.asarray(labels, jnp.int32)
     sign_extension = jnp.where(labels < 0, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))

@@ -1,4 +1,4 @@
-"""How many labels a Goldfish strategy really drops, and where."""
+"""Realised drop rates of Goldfish strategies, and where they drop."""
 
 from __future__ import annotations
 

@@ -1,21 +1,23 @@
-"""Folding every window of a sequence at once, in a logarithmic number of passes."""
+"""Sliding-window folds: every window of a sequence at once, in a logarithmic number of passes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apertus_jax.errors import UserError
 
+Array = jax.Array | np.ndarray  # what callers may hold: a batch on the device, or one just read
 Values = TypeVar("Values")
 # Before the row, and where left_context is empty: a segment that no label belongs to.
 NO_SEGMENT = -(2**31)
 
 
-def fold_windows(leaves: Values, width: int, merge: Callable[[Values, Values], Values], padding: Values) -> Values:
+def fold_windows(leaves: Values, width: int, merge: Callable[[Values, Values], Values], padding: Any) -> Values:
     """Folds the last `width` positions up to and including each position, by doubling.
 
     `leaves` is a pytree of arrays [..., T]; `padding` is the same tree of scalars, standing for what lies before the
@@ -34,6 +36,7 @@ def fold_windows(leaves: Values, width: int, merge: Callable[[Values, Values], V
             folded = power if folded is None else merge(folded, shift(power, folded_length))
             folded_length += length
         if 2 * length > width:
+            assert folded is not None  # a width of 1 or more has a highest binary digit
             return folded
         power = merge(power, shift(power, length))
         length *= 2
@@ -47,9 +50,7 @@ def shift_right(array: jax.Array, distance: int, pad: int) -> jax.Array:
     return jnp.concatenate([filling, array[..., : length - distance]], axis=-1)
 
 
-def prepend_context(
-    labels: jax.Array, segments: jax.Array, left_context: jax.Array, h: int
-) -> tuple[jax.Array, jax.Array]:
+def prepend_context(labels: jax.Array, segments: jax.Array, left_context: Array, h: int) -> tuple[jax.Array, jax.Array]:
     """Puts the h-1 labels before the row in front of it, in the segment of the row's first label where they exist.
 
     labels, segments int32[..., T], left_context int32[..., ≥ h-1] with -1 where there is no label → [..., T+h-1] each.

@@ -1,4 +1,4 @@
-"""How parameters move: AdEMAMix and its partners, clipping, and schedules that count samples."""
+"""Optimizers: AdEMAMix and AdamW, clipping, and learning-rate schedules that count samples."""
 
 from apertus_jax.optimization.adamw import adamw
 from apertus_jax.optimization.ademamix import AdemamixState, ademamix
@@ -7,8 +7,11 @@ from apertus_jax.optimization.clipping import clip_by_global_norm, global_norm
 from apertus_jax.optimization.sample_counts import add_samples, sample_count, sample_count_to_int
 from apertus_jax.optimization.schedules import (
     Schedule,
+    ScheduleOfRun,
     constant_schedule,
     cosine_schedule,
+    last_sample_of,
+    of_run,
     resolve_learning_rate,
     wsd_schedule,
 )
@@ -16,6 +19,7 @@ from apertus_jax.optimization.schedules import (
 __all__ = [
     "AdemamixState",
     "Schedule",
+    "ScheduleOfRun",
     "adamw",
     "add_samples",
     "ademamix",
@@ -23,6 +27,8 @@ __all__ = [
     "constant_schedule",
     "cosine_schedule",
     "global_norm",
+    "last_sample_of",
+    "of_run",
     "optimizer_chain",
     "resolve_learning_rate",
     "sample_count",

@@ -1,15 +1,43 @@
-"""What surrounds an optimizer: clipping before it, the learning rate after it, and which leaves decay."""
+"""Optimizer chain: clipping, the optimizer, weight decay by parameter name, the learning rate."""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
+from apertus_jax.errors import UserError
 from apertus_jax.optimization.clipping import clip_by_global_norm
 from apertus_jax.optimization.sample_counts import SampleCount
 from apertus_jax.optimization.schedules import Schedule, resolve_learning_rate
+from apertus_jax.validation import spelled
 
 DECAYED_LEAVES = ("kernel", "embedding")
+
+
+def make_optimizer(
+    optimizer: Callable[..., optax.GradientTransformation], learning_rate: float | Schedule
+) -> optax.GradientTransformation:
+    """Calls what makes an optimizer, such as `ademamix`, with the learning rate and the mask of the leaves that decay.
+
+    Raises:
+      UserError: it does not take `learning_rate` and `mask`, or gives no optax.GradientTransformation.
+    """
+    name = getattr(optimizer, "__name__", type(optimizer).__name__)
+    try:
+        inspect.signature(optimizer).bind(learning_rate=learning_rate, mask=weight_decay_mask)
+    except TypeError as error:
+        raise UserError(
+            f"the optimizer {name} cannot be called with learning_rate and mask ({error}); let it take these, and give "
+            "all others a default"
+        ) from error
+    made = optimizer(learning_rate=learning_rate, mask=weight_decay_mask)
+    if not (callable(getattr(made, "init", None)) and callable(getattr(made, "update", None))):
+        raise UserError(f"the optimizer {name} gives {spelled(made)}; it must give an optax.GradientTransformation")
+    return made
 
 
 def optimizer_chain(
@@ -27,8 +55,8 @@ def optimizer_chain(
 def weight_decay_mask(params: optax.Params) -> optax.Params:
     """True for the leaves that decay: matrices and the embedding, by the name of the leaf.
 
-    Norm scales and the two xIELU scalars of each layer do not (model spec §6). Names decide, not ranks: a stacked
-    norm scale [L, D] has two axes.
+    Norm scales and the two xIELU scalars of each layer do not (docs/reference/model_and_training.md §6). Names decide,
+    not ranks: a stacked norm scale [L, D] has two axes.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED_LEAVES, params)
 
@@ -39,7 +67,14 @@ def scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTra
     Raises UserError at the update if the rate is a schedule and `samples_consumed` is not given.
     """
 
-    def update(updates, state, params=None, *, samples_consumed: SampleCount | None = None, **extra):
+    def update(
+        updates: optax.Updates,
+        state: optax.EmptyState,
+        params: optax.Params | None = None,
+        *,
+        samples_consumed: SampleCount | None = None,
+        **extra: Any,
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra
         rate = resolve_learning_rate(learning_rate, samples_consumed)
         return jax.tree.map(lambda leaf: (-rate * leaf).astype(leaf.dtype), updates), state

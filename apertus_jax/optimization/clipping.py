@@ -1,4 +1,4 @@
-"""Clipping by the global norm, as Megatron does it."""
+"""Global-norm gradient clipping, as Megatron does it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from apertus_jax.errors import UserError
+from apertus_jax.validation import require_number
 
 
 def global_norm(tree: optax.Updates) -> jax.Array:
@@ -16,14 +16,17 @@ def global_norm(tree: optax.Updates) -> jax.Array:
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales gradients by c = max_norm / (norm + 1e-6) where c < 1 (model spec §6).
+    """Scales gradients by c = max_norm / (norm + 1e-6) where c < 1.
 
     `optax.clip_by_global_norm` leaves out the 1e-6. Raises UserError unless max_norm is positive.
-    """
-    if not max_norm > 0:
-        raise UserError(f"clip_norm={max_norm} must be positive; use None to leave gradients unclipped")
 
-    def update(updates, state, params=None):
+    Source: docs/reference/model_and_training.md §6.
+    """
+    require_number("clip_norm", max_norm, above=0)
+
+    def update(
+        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
         scale = jnp.minimum(max_norm / (global_norm(updates) + 1e-6), 1.0)
         return jax.tree.map(lambda leaf: (leaf * scale).astype(leaf.dtype), updates), state

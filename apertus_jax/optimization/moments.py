@@ -1,24 +1,37 @@
-"""Optimizer moments in fewer bits."""
+"""Low-precision optimizer moments with stochastic rounding."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.typing
 
 from apertus_jax.errors import UserError
+from apertus_jax.validation import spelled
 
 
-def check_moment_dtype(dtype: jax.typing.DTypeLike | None) -> None:
+def check_moment_dtype(owner: str, dtype: jax.typing.DTypeLike | None) -> None:
     """Raises UserError unless the dtype is None, float32 or bfloat16."""
-    if dtype is not None and jnp.dtype(dtype) not in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        raise UserError(f"moment_dtype={dtype} is not supported; use float32 or bfloat16")
+    try:
+        known = dtype is None or jnp.dtype(dtype) in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
+    except (TypeError, ValueError):  # no dtype at all
+        known = False
+    if not known:
+        raise UserError(f"{owner}.moment_dtype = {spelled(dtype)} is not supported; use float32 or bfloat16")
 
 
-def store(value: jax.Array, dtype: jax.typing.DTypeLike, count: jax.Array, salt: int) -> jax.Array:
-    """float32 → dtype, rounding to bfloat16 up or down at random in proportion to the distance.
+def check_mask(owner: str, mask: Any) -> None:
+    """Raises UserError unless a decay mask is None, a function of the parameters, or a tree with their names."""
+    if not (mask is None or callable(mask) or isinstance(mask, Mapping)):
+        raise UserError(f"{owner}.mask = {spelled(mask)} is no mask; give a function of the parameters, or None")
+
+
+def stochastic_round(value: jax.Array, dtype: jax.typing.DTypeLike, count: jax.Array, salt: int) -> jax.Array:
+    """Stochastic rounding of float32 to bfloat16: up or down at random, in proportion to the distance.
 
     A slow average moves by a ten-thousandth of itself at each step. Rounding to the nearest bfloat16 would undo that
     each time: the average of a rare token's gradients would stand still while the second moment shrinks, and their

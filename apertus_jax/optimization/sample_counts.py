@@ -1,4 +1,4 @@
-"""Exact counts of samples beyond 2**32 on a device with 32-bit integers: two limbs, uint32[2] = (high, low).
+"""Sample counts beyond 2**32 with 32-bit integers: two limbs, uint32[2] = (high, low).
 
 A 15-trillion-token run counts 3.7 billion samples, which neither int32 nor float32 can hold.
 """
@@ -42,6 +42,7 @@ def as_limbs(samples: SampleCount) -> jax.Array:
             return jnp.asarray(samples).astype(jnp.uint32)
         if isinstance(samples, jax.core.Tracer):
             return jnp.stack([jnp.uint32(0), samples.astype(jnp.uint32)])
+        samples = int(samples)
     return jnp.asarray(sample_count(samples))
 
 

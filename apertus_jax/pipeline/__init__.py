@@ -1,6 +1,6 @@
 """Pipeline: the commands in order."""
 
-from apertus_jax.pipeline.chain import run
-from apertus_jax.pipeline.reproduce import reproduce
+from apertus_jax.pipeline.reproduce_command import reproduce
+from apertus_jax.pipeline.run_command import run
 
 __all__ = ["reproduce", "run"]

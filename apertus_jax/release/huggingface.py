@@ -1,4 +1,4 @@
-"""Parameters to and from a Hugging Face Apertus repository, tensor by tensor."""
+"""Hugging Face export and import of Apertus repositories, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from etils import epath
+from flax.traverse_util import unflatten_dict
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.model.config import ModelConfig
-from apertus_jax.model_folder import (
+from apertus_jax.model.model_folder import (
     FLOAT32,
-    TOKENIZER_FILE,
     check_names_and_shapes,
     check_parameters,
-    check_tokenizer,
-    find_model,
-    load_model,
-    parameter_shapes,
-    save_model,
-    tokenizer_folder,
-    unflatten,
+)
+from apertus_jax.model.parameters import abstract_parameters, count_parameters, parameter_shapes
+from apertus_jax.model.tensor_table import (
+    export_obstacle,
+    num_published_tensors,
+    published_format,
+    published_tensors,
+    take_layer,
 )
 from apertus_jax.release.huggingface_config import (
     CONFIG_FILE,
@@ -34,10 +34,13 @@ from apertus_jax.release.huggingface_config import (
     to_huggingface,
 )
 from apertus_jax.release.huggingface_tokenizer import special_token_ids, write_tokenizer
-from apertus_jax.release.tensor_table import TENSOR_TABLE, published_tensors, take_layer
-from apertus_jax.tensor_files import TensorReader, TensorSpec, write_tensors
+from apertus_jax.release.model_card import CARD_FILE, model_card
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.tensor_files import FLOAT_DTYPES, TensorReader, TensorSpec, check_memory, write_tensors
+from apertus_jax.storage.tokenizer_files import check_tokenizer
 
 KIND = "huggingface_model"
+MAX_MISSING_NAMED = 100_000
 EXPORT_DTYPES = {"float32": FLOAT32, "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -51,6 +54,7 @@ def save_huggingface(
     shard_bytes: float = 5e9,
     chat: bool = False,
     inputs: Mapping[str, Any] | None = None,
+    card: str | None = None,
 ) -> None:
     """Writes a repository that `AutoModelForCausalLM` and `AutoTokenizer` of transformers 4.56 and later load.
 
@@ -65,17 +69,21 @@ def save_huggingface(
       shard_bytes: largest number of tensor bytes in one file.
       chat: write a chat model: it stops at the end of the assistant's turn, samples, and has its chat template.
       inputs: what decided the content (run, step, digests), for the manifest.
+      card: the text of its README.md; by default that of `model_card`, which then knows the architecture alone.
 
     Raises:
-      UserError: wrong parameters, dtype or tokenizer, or a folder in use.
+      UserError: wrong parameters, dtype or tokenizer, an architecture without a published format, or a folder in use.
     """
     if dtype not in EXPORT_DTYPES:
         raise UserError(f"cannot export as dtype {dtype!r}; choose one of {', '.join(EXPORT_DTYPES)}")
+    check_exportable(config)
     flat = check_parameters(config, params)
     check_tokenizer(tokenizer, config.vocab_size)
     special_ids = special_token_ids(tokenizer, config.vocab_size, chat)
     tensors = published_tensors(config)
     stored = EXPORT_DTYPES[dtype]
+    if card is None:
+        card = model_card(config, count_parameters(flat), dtype=dtype, chat=chat)
 
     def fetch(name: str) -> np.ndarray:
         tensor = tensors[name]
@@ -89,10 +97,18 @@ def save_huggingface(
         write_tensors(root, specs, fetch, shard_bytes)
         if tokenizer is not None:
             write_tokenizer(tokenizer, root, config.max_position_embeddings, chat)
+        (root / CARD_FILE).write_text(card)
         # Readers that know nothing of commit markers look for config.json first, so it comes after the weights.
         _write_json(root / GENERATION_CONFIG_FILE, generation_config(special_ids, chat))
         _write_json(root / CONFIG_FILE, to_huggingface(config, dtype, special_ids))
-        under_construction.summary.update(dtype=dtype, chat=chat, num_parameters=config.num_parameters)
+        under_construction.summary.update(dtype=dtype, chat=chat, num_parameters=count_parameters(flat))
+
+
+def check_exportable(config: ModelConfig) -> None:
+    """Raises UserError for an architecture that has no published format."""
+    obstacle = export_obstacle(config)
+    if obstacle:
+        raise UserError(f"this architecture cannot be exported to Hugging Face: {obstacle}; add its format there")
 
 
 def load_huggingface(path: epath.PathLike) -> tuple[ModelConfig, dict[str, Any]]:
@@ -108,73 +124,42 @@ def load_huggingface(path: epath.PathLike) -> tuple[ModelConfig, dict[str, Any]]
     if (root / artifacts.BUILDING_MARKER).exists() and not artifacts.is_complete(root):
         raise UserError(f"{root} is a half-written export; run the command that writes it again")
     config, _ = read_huggingface_config(root)
-    tensors = published_tensors(config)
     flat = {}
     with TensorReader(root) as reader:
+        _check_number_of_tensors(reader, config)
+        tensors = published_tensors(config)
         check_names_and_shapes(reader, {tensor.name: tensor.shape for tensor in tensors.values()})
         for tensor in tensors.values():
-            if tensor.row is None:
+            if tensor.constant is not None:
                 _check_constant(reader, tensor.name, tensor.constant)
-        for row in TENSOR_TABLE:
+        check_memory(count_parameters(abstract_parameters(config)) * FLOAT32.itemsize, f"the model of {root}")
+        for row in published_format(config).rows:
             leaf = np.empty(parameter_shapes(config)[row.path], FLOAT32)
             for layer in range(config.num_layers) if row.per_layer else [...]:
-                leaf[layer] = row.adopt(config, reader.read(row.name.format(layer=layer)))
+                leaf[layer] = row.adopt(config, reader.read_weights(row.name.format(layer=layer)))
             flat[row.path] = leaf
-    return config, unflatten(flat)
+    return config, unflatten_dict(flat, sep="/")
 
 
-def export(
-    model: epath.PathLike,
-    output: epath.PathLike,
-    *,
-    dtype: str = "float32",
-    shard_bytes: float = 5e9,
-    chat: bool = False,
-) -> None:
-    """Converts a model folder (or a run folder that holds one) to a Hugging Face repository: the `export` command.
-
-    Done already from the same model with the same settings: returns at once.
+def _check_number_of_tensors(reader: TensorReader, config: ModelConfig) -> None:
+    """Checks that the files could hold so many layers, before a table of them is made.
 
     Raises:
-      UserError: see `load_model` and `save_huggingface`.
+      UserError: they hold far fewer tensors than the configuration says.
     """
-    folder = find_model(model)
-    manifest = artifacts.read_manifest(folder, "model")
-    inputs = {"model": manifest["digest"], "dtype": dtype, "shard_bytes": shard_bytes, "chat": chat}
-    if artifacts.already_built(output, KIND, inputs):
-        return
-    config, params = load_model(folder)
-    save_huggingface(
-        output,
-        config,
-        params,
-        tokenizer=tokenizer_folder(folder),
-        dtype=dtype,
-        shard_bytes=shard_bytes,
-        chat=chat,
-        inputs=inputs,
-    )
-
-
-def import_huggingface(repository: epath.PathLike, output: epath.PathLike) -> None:
-    """Converts a Hugging Face Apertus repository to a model folder: the `import` command.
-
-    Raises:
-      UserError: see `load_huggingface` and `save_model`.
-    """
-    root = epath.Path(repository)
-    config, params = load_huggingface(root)
-    tokenizer = root if (root / TOKENIZER_FILE).exists() else None
-    config_digest = artifacts.digest_file(root / CONFIG_FILE)
-    save_model(output, config, params, tokenizer, inputs={"huggingface_config": config_digest})
+    expected = num_published_tensors(config)
+    if expected > 2 * len(reader.names) + MAX_MISSING_NAMED:
+        raise UserError(
+            f"{reader.folder} holds {len(reader.names)} tensors where num_hidden_layers={config.num_layers} makes "
+            f"{expected}; correct config.json, or fetch the files again"
+        )
 
 
 def _check_constant(reader: TensorReader, name: str, expected: float) -> None:
-    # The constant was rounded to the type of the file, so the comparison is made there.
-    if reader.read(name) != np.asarray(expected, reader.dtype(name)):
-        raise UserError(
-            f"tensor {name} in {reader.folder} is {float(reader.read(name))!r} where xIELU has {expected!r}"
-        )
+    # The constant was rounded to some type once, and the file may be a copy in a wider one.
+    found = float(reader.read(name))
+    if not any(found == float(np.asarray(expected, dtype)) for dtype in FLOAT_DTYPES.values()):
+        raise UserError(f"tensor {name} in {reader.folder} is {found!r} where xIELU has {expected!r}")
 
 
 def _write_json(path: epath.Path, value: Mapping[str, Any]) -> None:

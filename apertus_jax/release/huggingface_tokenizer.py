@@ -1,4 +1,7 @@
-"""The tokenizer files of a Hugging Face repository, and the ids of the special tokens in them (model spec §13)."""
+"""Tokenizer files of a Hugging Face repository, and the ids of their special tokens.
+
+Source: docs/reference/model_and_training.md §13.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,15 @@ from typing import Any
 from etils import epath
 
 from apertus_jax.errors import UserError
-from apertus_jax.model_folder import TOKENIZER_FILE, copy_tokenizer
+from apertus_jax.storage.tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, copy_tokenizer, read_vocabulary
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
 END_OF_TURN = "<|assistant_end|>"
 # (role, spelling, id in the released vocabulary)
 SPECIAL_TOKENS = (("bos", "<s>", 1), ("eos", "</s>", 2), ("pad", "<pad>", 3))
 RELEASED_END_OF_TURN_ID = 68
 UNKNOWN_TOKEN = "<unk>"
-
-
-def read_vocabulary(folder: epath.PathLike) -> dict[str, int]:
-    """Returns token → id of a tokenizer folder, added tokens included."""
-    content = json.loads((epath.Path(folder) / TOKENIZER_FILE).read_text())
-    added = {token["content"]: token["id"] for token in content.get("added_tokens", [])}
-    return {**content["model"]["vocab"], **added}
 
 
 def special_token_ids(tokenizer: epath.PathLike | None, vocab_size: int, chat: bool) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Which part of which array lives on which device: the mesh, the table of axis rules, and what follows from them."""
+"""Sharding: the device mesh, the table of axis rules, and the shardings that follow from them."""
 
 from apertus_jax.sharding.mesh import (
     MeshConfig,

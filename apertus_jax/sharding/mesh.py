@@ -1,4 +1,4 @@
-"""The mesh: how the devices are arranged, and the context in which a program meets it."""
+"""Device mesh: axis sizes, device order, and the context in which programs run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from apertus_jax.errors import UserError
 from apertus_jax.sharding.rules import BATCH_AXES, MESH_AXES, AxisRules, MeshAxes, resolve_rules
+from apertus_jax.validation import fields_by_annotation, require_list, require_whole_number
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class MeshConfig:
     """Sizes of the mesh axes (at most one is -1: whatever is left) and the table of axis rules.
 
@@ -31,9 +34,26 @@ class MeshConfig:
     rules: str | Sequence[tuple[str, MeshAxes]] = "auto"
     rule_overrides: Sequence[tuple[str, MeshAxes]] = ()
 
+    def __post_init__(self) -> None:
+        # Which sizes make a mesh is for `mesh_shape` to say, which knows the devices.
+        for axis in MESH_AXES:
+            require_whole_number(f"MeshConfig.{axis}", getattr(self, axis))
+        if not isinstance(self.rules, str):
+            require_pairs("MeshConfig.rules", self.rules)
+        require_pairs("MeshConfig.rule_overrides", self.rule_overrides)
+
     def axis_rules(self, platform: str | None = None) -> AxisRules:
         """Returns the resolved table for `platform` ("cpu", "gpu", "tpu"; default: where JAX runs)."""
         return resolve_rules(self.rules, platform or jax.default_backend(), self.rule_overrides)
+
+
+def require_pairs(name: str, value: Any) -> None:
+    """Raises UserError unless `value` is a list of (array axis, mesh axis or axes or None) pairs."""
+    require_list(name, value)
+    for pair in value:
+        fits = isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)
+        if not fits or not isinstance(pair[1], str | tuple | list | None):
+            raise UserError(f"{name} holds {pair!r}; each entry is a pair like ('embed', 'fsdp') or ('embed', None)")
 
 
 def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
@@ -93,7 +113,7 @@ def use_mesh(mesh: Mesh, rules: AxisRules) -> Iterator[Mesh]:
         yield mesh
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding that keeps an array whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -103,7 +123,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def check_batch(mesh: Mesh, batch_size: int, sequence_length: int | None = None) -> None:
+def check_batch(mesh: Mesh | AbstractMesh, batch_size: int, sequence_length: int | None = None) -> None:
     """Checks that a batch divides over the mesh.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From named axes to shardings: of the parameters, and of everything in the train state that mirrors them."""
+"""Shardings from logical axis names: of the parameters, and of the train state that mirrors them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 from flax.core import meta
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from rich.table import Table
 
 from apertus_jax.errors import UserError
@@ -49,7 +49,9 @@ def partition_spec(names: tuple[str | None, ...], rules: AxisRules, leaf: str = 
     for name in names:
         if name is not None and name not in known:
             raise UserError(f"{leaf} has an axis named {name!r} and the table of axis rules lacks it; add an entry")
-    return nn.logical_to_mesh_axes(names, rules)
+    spec = nn.logical_to_mesh_axes(names, rules)
+    assert spec is not None  # only names=None gives None
+    return spec
 
 
 def check_divides(leaf: str, shape: tuple[int, ...], sharding: NamedSharding) -> None:
@@ -77,7 +79,7 @@ def _named_leaves(boxed_abstract_params: Any) -> dict[tuple[str, ...], Any]:
     return {path_names(path): leaf for path, leaf in leaves}
 
 
-def _leaf_sharding(path: tuple[str, ...], leaf: Any, mesh: Mesh, rules: AxisRules) -> NamedSharding:
+def _leaf_sharding(path: tuple[str, ...], leaf: Any, mesh: Mesh | AbstractMesh, rules: AxisRules) -> NamedSharding:
     name = "/".join(path)
     value = _value_of(leaf)
     names = tuple(leaf.names) if _is_box(leaf) else (None,) * len(value.shape)
@@ -88,7 +90,7 @@ def _leaf_sharding(path: tuple[str, ...], leaf: Any, mesh: Mesh, rules: AxisRule
     return sharding
 
 
-def parameter_shardings(boxed_abstract_params: Any, mesh: Mesh, rules: AxisRules) -> Any:
+def parameter_shardings(boxed_abstract_params: Any, mesh: Mesh | AbstractMesh, rules: AxisRules) -> Any:
     """Returns the tree of shardings of the parameters (unboxed structure).
 
     Args:
@@ -105,7 +107,9 @@ def parameter_shardings(boxed_abstract_params: Any, mesh: Mesh, rules: AxisRules
     )
 
 
-def state_shardings(abstract_state: Any, boxed_abstract_params: Any, mesh: Mesh, rules: AxisRules) -> Any:
+def state_shardings(
+    abstract_state: Any, boxed_abstract_params: Any, mesh: Mesh | AbstractMesh, rules: AxisRules
+) -> Any:
     """Returns the tree of shardings of a train state.
 
     A leaf whose path ends in a parameter's path and whose shape is that parameter's is split like it: the parameters
@@ -134,7 +138,7 @@ def state_shardings(abstract_state: Any, boxed_abstract_params: Any, mesh: Mesh,
 
 
 def with_shardings(abstract_tree: Any, shardings: Any) -> Any:
-    """Returns `ShapeDtypeStruct`s that carry their shardings: what a checkpoint is restored onto."""
+    """Returns a tree of `ShapeDtypeStruct` with their shardings: what a checkpoint is restored onto."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         unbox(abstract_tree),
@@ -142,7 +146,7 @@ def with_shardings(abstract_tree: Any, shardings: Any) -> Any:
     )
 
 
-def partition_table(boxed_abstract_params: Any, mesh: Mesh, rules: AxisRules) -> Table:
+def partition_table(boxed_abstract_params: Any, mesh: Mesh | AbstractMesh, rules: AxisRules) -> Table:
     """Returns a table for people: each parameter's shape, axis names, partition and size per device."""
     sizes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
     table = Table(title=f"Parameters on the mesh {sizes}")

@@ -1,4 +1,4 @@
-"""One table that says along which mesh axes each named array axis is split.
+"""Axis rules: one table of the mesh axes along which each logical axis is split.
 
 Modules name the axes of their parameters and activations; only this table knows the mesh. A preset is a whole table;
 `MeshConfig.rules` takes a preset's name or a table of its own, and `rule_overrides` changes single entries.

@@ -1,4 +1,4 @@
-"""Evaluation while a run trains: callbacks every so many tokens, between steps.
+"""Evaluation callbacks during training, every so many tokens, between steps.
 
 The protocol lives here and the evaluators elsewhere, because training imports none of them. They read parameters and
 never touch the state, the compiled step or the order of the data, so a run has the same bits with and without them.
@@ -16,17 +16,19 @@ import jax
 from jax.sharding import Mesh
 
 from apertus_jax import sharding
-from apertus_jax.data import BatchSchedule, TokenStore
+from apertus_jax.data import TokenStore
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
 from apertus_jax.training.program import Program
+from apertus_jax.training.run import ResolvedSchedule
+from apertus_jax.validation import spelled
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelView:
-    """What an evaluator may see of a run.
+    """View of a run for evaluators.
 
     Attributes:
       config: the architecture.
@@ -76,37 +78,34 @@ class Evaluation:
     seconds: float
 
 
+def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
+    """Raises UserError when two evaluators have the same name, or one is to run every 0 tokens."""
+    names = [evaluator.name for evaluator in evaluators]
+    for evaluator in evaluators:
+        if names.count(evaluator.name) > 1:
+            raise UserError(f"two of pretrain.evaluators are called {evaluator.name!r}; give them different names")
+        if evaluator.every_tokens < 1:
+            raise UserError(f"every_tokens={evaluator.every_tokens} of {evaluator.name!r} must be at least 1")
+
+
 class EvaluationSchedule:
-    """Which evaluator runs after which step, and the running of it."""
+    """Schedule of evaluators: which runs after which step."""
 
     def __init__(
         self,
         evaluators: Sequence[Evaluator],
         program: Program,
         store: TokenStore,
-        batch_schedule: BatchSchedule,
-        total_steps: int,
+        schedule: ResolvedSchedule,
     ):
-        """Takes the evaluators of a run.
-
-        Raises:
-          UserError: two have the same name, or one is to run every 0 tokens.
-        """
         self._evaluators = tuple(evaluators)
         self._program = program
         self._store = store
-        self._batch_schedule = batch_schedule
-        self._total_steps = total_steps
-        names = [evaluator.name for evaluator in self._evaluators]
-        for evaluator in self._evaluators:
-            if names.count(evaluator.name) > 1:
-                raise UserError(f"two of pretrain.evaluators are called {evaluator.name!r}; give them different names")
-            if evaluator.every_tokens < 1:
-                raise UserError(f"every_tokens={evaluator.every_tokens} of {evaluator.name!r} must be at least 1")
+        self._schedule = schedule
 
     def tokens_after(self, step: int) -> int:
         """Returns how many tokens have been trained on after `step` steps."""
-        return self._batch_schedule.first_sample(step) * self._program.sequence_length
+        return self._schedule.batches.tokens_before(step)
 
     def due_after(self, step: int) -> list[Evaluator]:
         """Returns the evaluators that run after `step` steps."""
@@ -116,7 +115,7 @@ class EvaluationSchedule:
         return [
             evaluator
             for evaluator in self._evaluators
-            if step == self._total_steps or now // evaluator.every_tokens > before // evaluator.every_tokens
+            if step == self._schedule.total_steps or now // evaluator.every_tokens > before // evaluator.every_tokens
         ]
 
     def prepare(self, params: Any) -> None:
@@ -129,7 +128,13 @@ class EvaluationSchedule:
         jax.block_until_ready(params)  # the time of the steps before is not the evaluator's
         started = time.monotonic()
         tokens = self.tokens_after(step)
-        metrics = {name: float(value) for name, value in evaluator(self._view(params), tokens).items()}
+        found = evaluator(self._view(params), tokens)
+        try:
+            metrics = {name: float(value) for name, value in found.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"the evaluator {evaluator.name!r} gives {spelled(found)}; it must give numbers by name"
+            ) from error
         seconds = time.monotonic() - started
         _log.info("evaluated %s after step %d in %.1f s", evaluator.name, step, seconds)
         return Evaluation(evaluator.name, step, tokens, metrics, seconds)

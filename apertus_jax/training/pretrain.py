@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,29 +12,36 @@ import numpy as np
 import optax
 from etils import epath
 
-from apertus_jax import artifacts, sharding
+from apertus_jax import sharding
 from apertus_jax.checkpoints import Checkpointer
-from apertus_jax.data import BatchSchedule, Mixture, TokenStore, stream_of_store
-from apertus_jax.data.device_batches import DeviceBatches
-from apertus_jax.data.loader import BatchLoader, ReadAhead
-from apertus_jax.data.recorded_stream import describe_data
-from apertus_jax.data.sample_stream import SampleStream
-from apertus_jax.data.store_stream import MegatronMixture
+from apertus_jax.checkpoints.opened_model import keep_tokenizer
+from apertus_jax.data import Mixture, TokenStore, stream_of_store
+from apertus_jax.data.loader.batch_loader import BatchLoader, ReadAhead
+from apertus_jax.data.loader.device_batches import DeviceBatches
+from apertus_jax.data.sample_order.batch_history import BatchSegment
+from apertus_jax.data.sample_order.continued_order import continue_order, phases_of_run, samples_in_all
+from apertus_jax.data.sample_order.sample_stream import MegatronMixture, SampleStream
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
-from apertus_jax.optimization import optimizer_chain, weight_decay_mask
-from apertus_jax.run_folder import is_local
-from apertus_jax.training import run_record
+from apertus_jax.model.model_folder import config_to_json
+from apertus_jax.model.tensor_table import export_obstacle
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.places import absolute_place
+from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.training.config import TrainingConfig
-from apertus_jax.training.evaluators import EvaluationSchedule, Evaluator
-from apertus_jax.training.finish import MODEL_FOLDER, finish_run
-from apertus_jax.training.loop import LoopResult, train
-from apertus_jax.training.processes import is_first, join_job, lease_of_job
+from apertus_jax.training.evaluators import EvaluationSchedule, Evaluator, check_evaluators
+from apertus_jax.training.loop import LoopState, samples_of, train
+from apertus_jax.training.multihost import is_first, join_job, lease_of_job
 from apertus_jax.training.program import Program, make_program
-from apertus_jax.training.tombstones import plan_removals
+from apertus_jax.training.records import run_length, run_record
+from apertus_jax.training.records.finish import finish_run
+from apertus_jax.training.records.run_history import Change
+from apertus_jax.training.records.run_length import chain_of_run, length_binding, say_where_schedule_ends
+from apertus_jax.training.run import Caller, RunSchedule, TrainingRun
+from apertus_jax.training.tombstones import RemovalOptions, plan_removals
 from apertus_jax.training.train_step import Objective
+from apertus_jax.validation import require_callable
 
-CHECKPOINTS_FOLDER = "checkpoints"
 _log = logging.getLogger(__name__)
 
 
@@ -44,45 +50,35 @@ def pretrain(
     output: str,
     model: ModelConfig,
     mixture: Mixture | MegatronMixture,
-    batch_schedule: BatchSchedule,
     objective: Objective,
     optimizer: Callable[..., optax.GradientTransformationExtraArgs],
-    learning_rate: Any,
-    total_steps: int,
+    schedule: RunSchedule,
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
     mesh: sharding.MeshConfig = sharding.MeshConfig(),  # noqa: B008 (frozen)
-    sample_index: str = "windows",
+    removals: RemovalOptions = RemovalOptions(),  # noqa: B008 (frozen)
+    evaluators: Sequence[Evaluator] = (),
     allow_config_change: bool = False,
     distributed: bool = False,
-    tombstones: str | None = None,
-    on_tombstoned: str = "refuse",
-    tombstones_date: str = "",
-    evaluators: Sequence[Evaluator] = (),
-    effective_config: Callable[[], Mapping[str, str]] = dict,
+    caller: Caller = Caller(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
-    """Trains until `total_steps`, from the newest valid checkpoint of `output` if there is one.
+    """Trains until the last step of `schedule`, from the newest valid checkpoint of `output` if there is one.
 
     Args:
       store: folder of the token store.
       output: the run folder.
       model: architecture.
-      mixture: which source at which rate.
-      batch_schedule: samples per step.
+      mixture: which source at which rate, and how documents become samples.
       objective: masks and normalisation of the loss.
       optimizer: makes the optimizer from `learning_rate` and the decay `mask`, for example `ademamix`.
-      learning_rate: a number, or a schedule of the samples consumed.
-      total_steps: steps of the whole run, not of this start.
+      schedule: how long the run is, its batches and its learning rate.
       training: loop settings.
       mesh: how devices are arranged.
-      sample_index: "windows" over the stored stream, or "best_fit" packing of whole documents.
-      allow_config_change: go on although the configuration is another than at the start of the run.
-      distributed: this is one process of a job of several, see `join_job`.
-      tombstones: folder that `remove` wrote; documents of the store that its requests name are not trained on.
-      on_tombstoned: "refuse" stops when the store holds such documents; "mask" gives their labels no weight.
-      tombstones_date: YYYY-MM-DD, the day on which requests must be in effect; today when empty.
+      removals: requests to remove documents, and what is done about those that the store still holds.
       evaluators: run between steps every so many tokens, for example `HeldOutEvaluator`; the run's bits do not depend
         on them.
-      effective_config: returns the bindings in effect, for the record; the command line supplies it.
+      allow_config_change: go on although the configuration is another than at the start of the run.
+      distributed: this is one process of a job of several, see `join_job`.
+      caller: what the calling process supplies; no gin file binds it.
 
     Returns:
       A summary: last step, final loss, whether the run has finished.
@@ -90,70 +86,113 @@ def pretrain(
     Raises:
       UserError: input, configuration or environment to be mended; the run folder stays resumable.
     """
+    require_callable("pretrain.optimizer", optimizer, "pretrain.optimizer = @ademamix")
+    check_evaluators(evaluators)
     if distributed:
         join_job()
-    folder = epath.Path(output) if not is_local(output) else epath.Path(os.path.abspath(output))
+    folder = RunFolder(absolute_place(output))
+    run_record.check_run_folder(folder.path)
+    batches, total_steps = schedule.batch_schedule, schedule.total_steps
     # ---------------------------------------------------------------- data
-    token_store = TokenStore.open(store)
+    token_store = TokenStore.open(store, checked_blocks=training.checked_blocks, seed=training.seed)
     check_vocabulary(token_store, model, store)
-    removals = plan_removals(token_store, model, tombstones, on_tombstoned, tombstones_date)
-    stream = stream_of_store(
-        token_store, mixture, batch_schedule, training.sequence_length, training.seed, total_steps, sample_index
-    )
+    removed = plan_removals(token_store, model, removals)
+
+    def make_stream(num_samples: int | None = None) -> SampleStream:
+        length, seed = training.sequence_length, training.seed
+        return stream_of_store(token_store, mixture, batches, length, seed, total_steps, num_samples)
+
+    # A run that goes on may have consumed other samples than these batches make: how many is known further down.
+    stream = None if folder.mixture.exists() else make_stream()
     # ---------------------------------------------------------------- program
     program = make_program(
         model,
-        optimizer_chain(optimizer(learning_rate=learning_rate, mask=weight_decay_mask), training.clip_norm),
+        chain_of_run(optimizer, schedule.from_start(training.sequence_length), training),
         objective,
         mesh,
         training.accumulation,
         training.sequence_length,
+        caller.compiler,
     )
-    for size in {batch_schedule.initial, batch_schedule.final_size}:
+    for size in sorted(batches.sizes):
         program.check_batch_size(size)
-    evaluations = EvaluationSchedule(evaluators, program, token_store, batch_schedule, total_steps)
+    if obstacle := export_obstacle(model):
+        _log.warning("this architecture cannot be exported to Hugging Face: %s; everything else works", obstacle)
     # ---------------------------------------------------------------- run folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with lease_of_job(folder), checkpointer(folder, training) as checkpoints:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with lease_of_job(folder.path), checkpointer(folder, training) as checkpoints:
         identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
-        config = {**effective_config(), **removals.binding}
+        config = {**caller.effective_config(), **removed.binding}
         # Until the first checkpoint there is nothing that another store or configuration could spoil.
         if checkpoints.committed_steps():
-            run_record.check_record(folder, identity, config, told=allow_config_change)
-            finished = run_record.read_finished(folder) or {}
-            if finished.get("step") == total_steps and artifacts.is_complete(folder / MODEL_FOLDER):
+            run_record.check_record(
+                folder.path, identity, config, allow_change=allow_config_change, later=run_length.BINDING
+            )
+            finished = run_record.read_finished(folder.path) or {}
+            if finished.get("step") == total_steps and artifacts.is_complete(folder.final_model):
                 _log.info("finished already at step %d; nothing to do", total_steps)
                 return finished
+        # What is on record is read by every process before the first one writes (restoring waits for all).
+        recorded = run_record.read_data_record(folder.path) if checkpoints.committed_steps() else None
         # -------------------------------------------------------- state: resume, or from scratch
         state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
+        if schedule.stop_step is not None and first_step >= schedule.stop_step:
+            _log.info(
+                "saved step %d already, RunSchedule.stop_step = %d asks for no more", first_step, schedule.stop_step
+            )
+            return {"step": first_step, "finished": False}
+        check_total_steps(folder.path, first_step, total_steps)
+        here = BatchSegment(first_step, samples_of(state), batches, training.sequence_length)
+        order = continue_order(
+            stream or make_stream(samples_in_all(recorded, here, total_steps)),
+            token_store,
+            mixture,
+            total_steps,
+            recorded,
+            first_step,
+            here.first_sample,
+            folder.mixture,
+            allow_config_change,
+        )
+        # The length of the run is known only now: what it consumed before counts, whatever the batches were.
+        resolved = schedule.resolve(order.history)
+        config |= length_binding(schedule.learning_rate, resolved.total_samples)
+        if checkpoints.committed_steps():
+            run_record.check_record(folder.path, identity, config, allow_change=allow_config_change)
+        program.optimizer = chain_of_run(optimizer, resolved, training)
+        say_where_schedule_ends(resolved)
+        changes: list[Change] = []
         if is_first():
-            run_record.write_record(folder, identity, config, removals.record)
-            data = describe_data(stream, token_store, mixture, total_steps, sample_index)
-            run_record.write_data_record(folder, data, first_step)
+            changes = run_record.changes_of_start(folder.path, config, order.record, first_step, here.first_sample)
+            run_record.write_record(folder.path, identity, config, removed.record, changes)
+            run_record.write_json(folder.mixture, order.record)
+            run_record.forget_end(folder.path, first_step)
+            keep_tokenizer(folder, token_store.tokenizer_folder, token_store.tokenizer_digest)
         # -------------------------------------------------------- steps
-        result = LoopResult(state, first_step, stopped_by=None, pending=metadata.get("pending", []))
-        if first_step < total_steps:
-            batches = open_batches(
-                stream, token_store, program, first_step, total_steps, training.prefetch, removals.masked
-            )
-            result = train(
-                program,
-                result,
-                batches,
-                checkpoints,
-                folder,
-                batch_schedule,
-                learning_rate,
-                training,
-                total_steps,
-                metadata={**identity, "config": run_record.config_digest(config)},
-                evaluations=evaluations,
-            )
+        described = {**identity, "config": run_record.config_digest(config), "model": config_to_json(model)}
+        run = TrainingRun(folder, program, resolved, training, described, config)
+        result = train(
+            run,
+            LoopState(state, first_step, stopped_by=None, pending=metadata.get("pending", [])),
+            open_batches(run, order.stream, token_store, first_step, removed.masked),
+            checkpoints,
+            EvaluationSchedule(evaluators, program, token_store, resolved),
+        )
         # -------------------------------------------------------- end
-        if result.stopped_by is not None:
+        if result.step < total_steps:
             _log.info("stopped by %s after step %d; start again to go on", result.stopped_by, result.step)
             return {"step": result.step, "finished": False}
-        return finish_run(folder, program, result, token_store, stream, identity, config)
+        phases = phases_of_run(order, token_store, folder.mixture)
+        return finish_run(run, result, token_store, phases, identity, config, changes)
+
+
+def check_total_steps(folder: epath.Path, saved: int, total_steps: int) -> None:
+    """Raises UserError when a run has come further than it is now to go."""
+    if saved > total_steps:
+        raise UserError(
+            f"{folder} has saved step {saved}, beyond RunSchedule.total_steps = {total_steps}; give at least {saved} "
+            "(--steps), or start in a new folder"
+        )
 
 
 def check_vocabulary(store: TokenStore, model: ModelConfig, folder: str) -> None:
@@ -166,15 +205,14 @@ def check_vocabulary(store: TokenStore, model: ModelConfig, folder: str) -> None
 
 
 def open_batches(
+    run: TrainingRun,
     stream: SampleStream,
     store: TokenStore,
-    program: Program,
     first_step: int,
-    total_steps: int,
-    prefetch: int,
     masked_documents: Mapping[str, np.ndarray],
 ) -> DeviceBatches:
     """Returns the batches of the steps to come, read ahead by threads and put on the devices in the background."""
+    program, prefetch = run.program, run.training.prefetch
     loader = BatchLoader(
         stream,
         program.config.vocab_size,
@@ -184,16 +222,14 @@ def open_batches(
         process_count=jax.process_count(),
         masked_documents=masked_documents,
     )
-    host_batches = loader.iterate(first_step, total_steps, ReadAhead(num_batches=prefetch))
+    host_batches = loader.iterate(first_step, run.schedule.total_steps, ReadAhead(num_batches=prefetch))
     return DeviceBatches(host_batches, program.batch_sharding, num_ready=prefetch)
 
 
 @contextlib.contextmanager
-def checkpointer(folder: epath.Path, training: TrainingConfig) -> Iterator[Checkpointer]:
+def checkpointer(folder: RunFolder, training: TrainingConfig) -> Iterator[Checkpointer]:
     """Opens the run's checkpoints and waits for pending saves at the end, also when the block raises."""
-    checkpoints = Checkpointer(
-        folder / CHECKPOINTS_FOLDER, keep_last=training.keep_last, keep_every=training.keep_every
-    )
+    checkpoints = Checkpointer(folder.checkpoints, keep_last=training.keep_last, keep_every=training.keep_every)
     try:
         yield checkpoints
     finally:

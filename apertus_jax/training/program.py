@@ -1,4 +1,4 @@
-"""The compiled side of a run: mesh, shardings, and one executable per batch size."""
+"""Compiled train step: mesh, shardings, and one executable a batch size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ from jax.sharding import Mesh, NamedSharding
 
 from apertus_jax import sharding
 from apertus_jax.errors import UserError
-from apertus_jax.model import ModelConfig
-from apertus_jax.training.state import TrainState, initialize_parameters, initialize_state
+from apertus_jax.model import ModelConfig, abstract_parameters
+from apertus_jax.model.attention import check_added_attention, check_attention
+from apertus_jax.model.feedforwards import check_feedforward
+from apertus_jax.objectives.masks import check_masks
+from apertus_jax.training.compiled_steps import Compile
+from apertus_jax.training.state import TrainState, initialize_state
 from apertus_jax.training.train_step import Objective, check_microbatches, make_train_step
 
+ROWS_FOR_CHECKS = 2
 DEVICE_FIELDS = ("tokens", "segment_ids", "positions", "left_context", "document_keys", "loss_weights")
 _log = logging.getLogger(__name__)
 
@@ -35,14 +40,14 @@ class Program:
     sequence_length: int
     mesh: Mesh
     rules: sharding.AxisRules
+    compiler: Compile = jax.stages.Lowered.compile
     compile_seconds: float = 0.0
     _executables: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        key = jax.random.key(0)
+        boxed = abstract_parameters(self.config)
         with sharding.use_mesh(self.mesh, self.rules):
-            boxed = jax.eval_shape(lambda: initialize_parameters(self.config, key))
-            abstract = jax.eval_shape(lambda: initialize_state(self.config, self.optimizer, key))
+            abstract = jax.eval_shape(lambda: initialize_state(self.config, self.optimizer, jax.random.key(0)))
         self.state_shardings = sharding.state_shardings(abstract, boxed, self.mesh, self.rules)
         self.abstract_state: TrainState = sharding.with_shardings(abstract, self.state_shardings)
 
@@ -57,7 +62,8 @@ class Program:
             make = jax.jit(
                 lambda key: initialize_state(self.config, self.optimizer, key), out_shardings=self.state_shardings
             )
-            return make(jax.random.key(seed))
+            key = jax.random.key(seed)
+            return self.compiler(make.lower(key))(key)
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes, dtypes and shardings of the fields that go to the device."""
@@ -100,7 +106,7 @@ class Program:
                 out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
                 donate_argnums=0,
             )
-            executable = jitted.lower(self.abstract_state, self.abstract_batch(batch_size)).compile()
+            executable = self.compiler(jitted.lower(self.abstract_state, self.abstract_batch(batch_size)))
         seconds = time.monotonic() - started
         self.compile_seconds += seconds
         _log.info("compiled the step for batch %d in %.1f s", batch_size, seconds)
@@ -133,12 +139,19 @@ def make_program(
     mesh_config: sharding.MeshConfig,
     accumulation: int,
     sequence_length: int,
+    compiler: Compile = jax.stages.Lowered.compile,
 ) -> Program:
-    """Builds the program of a run on all devices.
+    """Builds the program of a run on all devices; `compiler` makes executables, see `CompiledSteps`.
 
     Raises:
-      UserError: the mesh, a parameter or the batch does not divide.
+      UserError: the mesh or a parameter does not divide, the attention implementation cannot run here, or a mask or a
+        part of the model from outside of the package is not what it must be.
     """
+    check_attention(config.attention_implementation, sequence_length, config.head_dim)
+    check_added_attention(config.attention_implementation, sequence_length, config.head_dim)
+    check_feedforward(config)
+    consumed = {"samples_consumed": jax.ShapeDtypeStruct((2,), jnp.uint32)}
+    check_masks(objective.loss_masks, abstract_batch(objective, sequence_length, ROWS_FOR_CHECKS) | consumed)
     return Program(
         config=config,
         optimizer=optimizer,
@@ -147,4 +160,5 @@ def make_program(
         sequence_length=sequence_length,
         mesh=sharding.make_mesh(mesh_config),
         rules=mesh_config.axis_rules(),
+        compiler=compiler,
     )

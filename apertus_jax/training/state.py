@@ -1,19 +1,16 @@
-"""The train state: everything that a resumed run needs, and nothing else."""
+"""Train state: everything that a resumed run needs, and nothing else."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from apertus_jax.model import ModelConfig, Transformer
+from apertus_jax.model import ModelConfig, init_parameters
 from apertus_jax.optimization import sample_count
-
-INITIALIZATION_LENGTH = 8
 
 
 @flax.struct.dataclass
@@ -35,15 +32,9 @@ class TrainState:
     skipped_steps: jax.Array
 
 
-def initialize_parameters(config: ModelConfig, key: jax.Array) -> Any:
-    """Returns freshly drawn parameters, boxed with their logical axis names (model spec §2.3)."""
-    tokens = jnp.zeros((1, INITIALIZATION_LENGTH), jnp.int32)
-    return Transformer(config).init(key, tokens)["params"]
-
-
 def initialize_state(config: ModelConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
     """Returns the state before the first step; the same for every mesh, because the random bits do not depend on it."""
-    params = nn.meta.unbox(initialize_parameters(config, key))
+    params = init_parameters(config, key)
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),

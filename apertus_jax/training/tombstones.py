@@ -1,4 +1,4 @@
-"""Removal requests before a run: refuse a store that holds what they name, or train without it."""
+"""Removal requests before a run: refuses a store that holds what they name, or trains without it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,48 @@ import dataclasses
 import datetime
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from apertus_jax import clock
 from apertus_jax.data import TokenStore
-from apertus_jax.data.tombstoned_documents import TombstonedDocuments, find_tombstoned, open_tombstones
+from apertus_jax.data.provenance.tombstoned_documents import TombstonedDocuments, find_tombstoned, open_tombstones
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
-from apertus_jax.training.processes import same_everywhere
+from apertus_jax.training.config import free_to_change
+from apertus_jax.training.multihost import same_everywhere
+from apertus_jax.validation import fields_by_annotation
 
-REFUSE, MASK = "refuse", "mask"
 # How the record of a run calls what decides which documents are masked; a macro in the eyes of gin.
 BINDING = "TOMBSTONES"
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
+class RemovalOptions:
+    """Removal requests that a run obeys.
+
+    Attributes:
+      tombstones: folder that `remove` wrote; documents of the store that its requests name are not trained on.
+      on_tombstoned: "refuse" stops when the store holds such documents; "mask" gives their labels no weight.
+      date: YYYY-MM-DD, the day on which requests must be in effect; today when empty.
+    """
+
+    # What a run is bound to is the digest of the tombstones and the number of requests in effect, see `BINDING`.
+    tombstones: str | None = free_to_change(None)
+    on_tombstoned: Literal["refuse", "mask"] = free_to_change("refuse")
+    date: str = free_to_change("")
+
+    def __post_init__(self) -> None:
+        if self.date:
+            clock.require_day(self.date, "RemovalOptions.date")
+
+
+@dataclasses.dataclass(frozen=True)
 class RemovalPlan:
-    """What removal requests mean for a run.
+    """Consequences of removal requests for a run.
 
     Attributes:
       masked: source of the store → int64[n], documents that give no loss.
@@ -37,33 +60,27 @@ class RemovalPlan:
     record: Mapping[str, Any] | None = None
 
 
-def plan_removals(
-    store: TokenStore, model: ModelConfig, tombstones: str | None, on_tombstoned: str, date: str = ""
-) -> RemovalPlan:
+def plan_removals(store: TokenStore, model: ModelConfig, options: RemovalOptions) -> RemovalPlan:
     """Looks up the requests that are in effect among the documents of a store.
 
     Args:
       store: the token store.
       model: whose attention decides whether masking is enough.
-      tombstones: folder that `remove` wrote, or None.
-      on_tombstoned: "refuse" or "mask".
-      date: YYYY-MM-DD, the day on which requests must be in effect; "" for today.
+      options: the requests, and what is done about documents that they name.
 
     Raises:
-      UserError: an unknown choice, a damaged folder, or a store that must not be trained on.
+      UserError: a damaged folder, or a store that must not be trained on.
     """
-    if on_tombstoned not in (REFUSE, MASK):
-        raise UserError(f"pretrain.on_tombstoned={on_tombstoned!r} must be {REFUSE!r} or {MASK!r}")
-    day = day_of_run(date)
-    if not tombstones:
+    day = day_of_run(options.date)
+    if not options.tombstones:
         return RemovalPlan()
-    opened = open_tombstones(tombstones)
+    opened = open_tombstones(options.tombstones)
     found = find_tombstoned(store, opened, day)
-    if found.num_documents and on_tombstoned == REFUSE:
+    if found.num_documents and options.on_tombstoned == "refuse":
         raise UserError(
-            f"{store.folder} holds {found.num_documents} documents that removal requests in {tombstones} name, among "
-            f"them that of request {found.first_request()}; build the store again from a corpus prepared with these "
-            "tombstones, or set pretrain.on_tombstoned = 'mask' to train without their loss"
+            f"{store.folder} holds {found.num_documents} documents that removal requests in {options.tombstones} name, "
+            f"among them that of request {found.first_request()}; build the store again from a corpus prepared with "
+            "these tombstones, or set RemovalOptions.on_tombstoned = 'mask' to train without their loss"
         )
     if found.num_training_documents and model.doc_attention == "causal":
         raise UserError(
@@ -90,12 +107,9 @@ def day_of_run(date: str) -> datetime.date:
       UserError: it is not a day.
     """
     if not date:
-        today = datetime.datetime.now(datetime.UTC).date().toordinal()
+        today = clock.today().toordinal()
         return datetime.date.fromordinal(same_everywhere(today))
-    try:
-        return datetime.date.fromisoformat(date)
-    except ValueError as error:
-        raise UserError(f"pretrain.tombstones_date={date!r} is not a day; write YYYY-MM-DD") from error
+    return clock.require_day(date, "RemovalOptions.date")
 
 
 def log_removals(record: Mapping[str, Any], found: TombstonedDocuments) -> None:

@@ -1,4 +1,4 @@
-"""One pure training step: `(state, batch) -> (state, metrics)`."""
+"""Train step: `(state, batch) -> (state, metrics)`, pure, with gradient accumulation."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ import optax
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer
 from apertus_jax.objectives import LossMask, combine_masks, cross_entropy
+from apertus_jax.objectives.masks import left_context_of
 from apertus_jax.optimization import add_samples, global_norm
 from apertus_jax.training.state import TrainState
+from apertus_jax.validation import fields_by_annotation, require_callable, require_choice, require_count, require_list
 
 LOSS_NORMS = ("global", "microbatch")
 Batch = Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class Objective:
-    """What is minimised: cross-entropy under masks, and how its sum is normalised (model spec §5.4).
+    """Training objective: cross-entropy under masks, and how its sum is normalised.
+
+    Source: docs/reference/model_and_training.md §5.4.
 
     Attributes:
-      loss_masks: functions `batch -> bool[B, T]`; a token counts when every mask keeps it.
+      loss_masks: functions `batch -> bool[B, T]`, see `LossMask`; a token counts when every mask keeps it.
       loss_norm: "global" divides by the kept tokens of the whole batch; "microbatch" takes the mean over groups of
         `microbatch_size` rows, each divided by its own kept tokens, as the released models were trained.
       microbatch_size: rows of one group under "microbatch".
@@ -38,14 +43,18 @@ class Objective:
     num_tiles: int = 8
 
     def __post_init__(self) -> None:
+        require_list("Objective.loss_masks", self.loss_masks)
         object.__setattr__(self, "loss_masks", tuple(self.loss_masks))
-        if self.loss_norm not in LOSS_NORMS:
-            raise UserError(f"Objective.loss_norm={self.loss_norm!r} must be one of {LOSS_NORMS}")
+        for mask in self.loss_masks:
+            require_callable("a mask of Objective.loss_masks", mask, "Objective.loss_masks = [@goldfish()]")
+        require_choice("Objective.loss_norm", self.loss_norm, LOSS_NORMS)
+        require_count("Objective.microbatch_size", self.microbatch_size, at_least=1)
+        require_count("Objective.num_tiles", self.num_tiles, at_least=1)
 
     @property
     def left_context(self) -> int:
         """How many labels before the window the masks look at."""
-        return max((getattr(mask, "left_context", 0) for mask in self.loss_masks), default=0)
+        return left_context_of(self.loss_masks)
 
 
 def normalize_weights(weights: jax.Array, loss_norm: str, microbatch_size: int) -> jax.Array:
@@ -88,7 +97,7 @@ def batch_loss(
     params: Any, config: ModelConfig, batch: Batch, weights: jax.Array, num_tiles: int, batch_shards: int = 1
 ) -> jax.Array:
     """Returns the weighted sum of token cross-entropies of a batch, float32 scalar."""
-    hidden = Transformer(config).apply(
+    hidden: Any = Transformer(config).apply(
         {"params": params},
         batch["tokens"][:, :-1],
         positions=batch["positions"],
@@ -142,7 +151,8 @@ def make_train_step(
         return batch_loss(params, config, batch, weights, objective.num_tiles, batch_shards)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        weights = combine_masks(objective.loss_masks, batch)
+        # A value that the step has anyway: masks that do not read it leave the program as it is.
+        weights = combine_masks(objective.loss_masks, {**batch, "samples_consumed": state.samples_consumed})
         scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
         loss, gradients = accumulate_gradients(loss_function, state.params, batch, scaled, accumulation)
         gradient_norm = global_norm(gradients)

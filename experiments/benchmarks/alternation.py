@@ -96,10 +96,10 @@ def take_turns(
                 record[name] += result[name]
             for name in ("first_call", "load"):
                 record[name].append(result[name])
-    return {side: record | summarise(record) for side, record in records.items()}
+    return {side: record | summarize(record) for side, record in records.items()}
 
 
-def summarise(record: dict[str, Any]) -> dict[str, Any]:
+def summarize(record: dict[str, Any]) -> dict[str, Any]:
     """Returns the median call, over undisturbed calls where there are enough of them."""
     calls = zip(record["seconds"], record["others"], strict=True)
     quiet = [seconds for seconds, others in calls if others < QUIET_SHARE]

@@ -39,8 +39,8 @@ from datatrove.pipeline.writers import ParquetWriter
 from datatrove.utils.lid import LID
 from datatrove.utils.word_tokenizers import WordTokenizer
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.language.models import DEFAULT_MODEL, load_model, model_path
+from apertus_jax.storage import artifacts
 
 
 class InstalledModel(LID):

@@ -42,8 +42,8 @@ from apertus_jax.corpus.duplicates import (
     key_records,
     write_keys,
 )
-from apertus_jax.corpus.duplicates.clusters import mixed
 from apertus_jax.corpus.raw_document import RawDocument
+from apertus_jax.mix64 import mix64
 
 BANDS = DuplicateScoring.bands
 BLOCK = 1 << 14
@@ -153,8 +153,8 @@ def planted(first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ordinals = np.arange(first, stop, dtype=np.uint64)
     copies = ordinals % np.uint64(2) == 1
     originals_before = np.maximum((ordinals + np.uint64(1)) // np.uint64(2), np.uint64(1))
-    target = np.uint64(2) * (mixed(ordinals) % originals_before)
-    exact = mixed(ordinals + np.uint64(1 << 40)) % np.uint64(5) < EXACT_OF_FIVE
+    target = np.uint64(2) * (mix64(ordinals) % originals_before)
+    exact = mix64(ordinals + np.uint64(1 << 40)) % np.uint64(5) < EXACT_OF_FIVE
     return ordinals, np.where(copies, target, ordinals), copies & exact
 
 
@@ -168,10 +168,10 @@ def write_key_files(folder: Path, documents: int, memory_mb: int) -> None:
                 near = (target != ordinals) & ~exact
                 text = np.where(exact, target, ordinals)
                 records = np.empty((len(ordinals), 4 + BANDS), np.uint64)
-                records[:, 0], records[:, 1], records[:, 2], records[:, 3] = ordinals, 1, mixed(text), 5
+                records[:, 0], records[:, 1], records[:, 2], records[:, 3] = ordinals, 1, mix64(text), 5
                 for band in range(BANDS):
                     origin = np.where(near & (band % 5 == 0), target, text)
-                    records[:, 4 + band] = mixed(origin + np.uint64(band << 50))
+                    records[:, 4 + band] = mix64(origin + np.uint64(band << 50))
                 writer.write(records)
                 exact_copies += int(exact.sum())
                 near_copies += int(near.sum())

@@ -87,7 +87,7 @@ def peer_language() -> Callable:
     LanguageFilter._requires_dependencies = []  # it asks for another build of the fastText package
     block = LanguageFilter(label_only=True, keep_top_pairs_threshold=0.01)
     path = model_path("lid.176")
-    from apertus_jax import artifacts
+    from apertus_jax.storage import artifacts
 
     model = load_model(path, artifacts.digest_file(path))
 

@@ -47,12 +47,12 @@ def write_model(folder: Path, shape: str) -> None:
     """Writes one random model in the layout that both sides read."""
     import jax
 
-    from apertus_jax.model import ModelConfig, initial_parameters
+    from apertus_jax.model import ModelConfig, init_parameters
     from apertus_jax.release import save_huggingface
 
     # A wide initialisation: logits far enough apart that rounding never decides a token.
     config = ModelConfig(**SHAPES[shape], max_position_embeddings=512, init_std=0.05)
-    save_huggingface(folder, config, initial_parameters(config, jax.random.key(0)))
+    save_huggingface(folder, config, init_parameters(config, jax.random.key(0)))
 
 
 def make_prompts(shape: str) -> list[list[int]]:

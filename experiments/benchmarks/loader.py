@@ -20,11 +20,11 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from apertus_jax.data.batch_schedule import BatchSchedule
-from apertus_jax.data.loader import BatchLoader, ReadAhead
-from apertus_jax.data.megatron_files import MegatronReader, MegatronWriter
-from apertus_jax.data.mixture import Mixture, MixtureStage
-from apertus_jax.data.sample_stream import build_stream
+from apertus_jax.data.loader.batch_loader import BatchLoader, ReadAhead
+from apertus_jax.data.sample_order.batch_schedule import BatchSchedule
+from apertus_jax.data.sample_order.mixture import Mixture, MixtureStage
+from apertus_jax.data.sample_order.sample_stream import build_stream
+from apertus_jax.data.store.megatron_files import MegatronReader, MegatronWriter
 
 VOCAB_SIZE = 131_072
 EOD_ID = 2
@@ -92,10 +92,11 @@ def main() -> None:
         sources = {
             name: write_source(Path(folder), name, arguments.tokens, n) for n, name in enumerate(("web", "books"))
         }
-        mixture = Mixture((MixtureStage(rates={"web": 0.7, "books": 0.3}),))
+        stages = (MixtureStage(rates={"web": 0.7, "books": 0.3}),)
         for sample_index in ("windows", "best_fit"):
+            mixture = Mixture(stages, sample_index=sample_index)
             schedule = BatchSchedule(arguments.batch_size)
-            stream = build_stream(sources, mixture, schedule, arguments.sequence_length, 0, sample_index)
+            stream = build_stream(sources, mixture, schedule, arguments.sequence_length, 0)
             loader = BatchLoader(stream, VOCAB_SIZE, EOD_ID)
             order = f"{1e3 * order_seconds(loader, arguments.steps):.2f}"
             for threads in THREADS:

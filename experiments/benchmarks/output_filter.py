@@ -30,8 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from apertus_jax.corpus.bundled import BOOK_PACKAGES, LANGUAGES_PACKAGE, book_documents, language_documents
-from apertus_jax.release.output_filter import OutputFilter, build_output_filter, new_signing_key
-from apertus_jax.release.output_filter.build_command import count_in_texts
+from apertus_jax.release.output_filter import FilterRates, NgramPlan, OutputFilter, build_output_filter, new_signing_key
+from apertus_jax.release.output_filter.output_filter_command import count_in_texts
 from apertus_jax.release.output_filter.words import words_of
 
 DATE = "2026-11-24"
@@ -95,17 +95,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     (folder / "listed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     public_key = new_signing_key(folder / "key.pem", folder / "key.pub.pem")
     seconds = {}
-    for name, settings in (("filter", {}), ("cheap", {"scrypt_n": 2})):
+    for name, rates in (("filter", FilterRates()), ("cheap", FilterRates(scrypt_n=2))):
         started = time.perf_counter()
         summary = build_output_filter(
             str(folder / "listed.jsonl"),
             folder / name,
             str(folder / "key.pem"),
             DATE,
-            ngram_sizes=(options.ngram_size,),
-            unspaced_ngram_sizes=(options.unspaced_ngram_size,),
-            ngram_stride=options.stride,
-            **settings,
+            ngrams=NgramPlan((options.ngram_size,), (options.unspaced_ngram_size,), options.stride),
+            rates=rates,
         )
         seconds[name] = time.perf_counter() - started
     slow, applied = (OutputFilter(str(folder / name), public_key, today=DATE) for name in ("filter", "cheap"))

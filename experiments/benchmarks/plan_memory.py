@@ -31,8 +31,8 @@ from apertus_jax.data import BatchSchedule
 from apertus_jax.model import ModelConfig
 from apertus_jax.objectives import goldfish, not_after_eod
 from apertus_jax.optimization import ademamix
-from apertus_jax.training import Objective, TrainingConfig
-from apertus_jax.training.plan_command import plan
+from apertus_jax.training import Objective, RunSchedule, TrainingConfig
+from apertus_jax.training.planning.plan_command import plan
 
 MODEL = ModelConfig(4096, 256, 1344, 6, 8, 4, attention_implementation="xla_blockwise")
 OBJECTIVE = Objective([goldfish(k=4, h=8), not_after_eod(2)], num_tiles=8)
@@ -46,11 +46,9 @@ def measure(remat_policy: str, mesh: dict[str, int], accumulation: int) -> tuple
     with contextlib.redirect_stdout(io.StringIO()):
         figures = plan(
             dataclasses.replace(MODEL, remat_policy=remat_policy),
-            BatchSchedule(32),
             OBJECTIVE,
             ademamix,
-            learning_rate=1e-3,
-            total_steps=100,
+            RunSchedule(BatchSchedule(32), learning_rate=1e-3, total_steps=100),
             training=TrainingConfig(sequence_length=256, accumulation=accumulation),
             mesh=sharding.MeshConfig(**mesh),
             compile=True,

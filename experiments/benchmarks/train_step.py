@@ -93,10 +93,10 @@ def compare(shape: str, options: argparse.Namespace, console: Console) -> dict[s
             record["load"].append(result["load"])
             if options.json:
                 options.json.write_text(json.dumps(results))  # a long comparison that is cut short keeps its numbers
-    return {label: record | summarise(record) for label, record in results.items()}
+    return {label: record | summarize(record) for label, record in results.items()}
 
 
-def summarise(record: dict[str, list[Any]]) -> dict[str, Any]:
+def summarize(record: dict[str, list[Any]]) -> dict[str, Any]:
     """Returns the median step, over undisturbed steps where there are enough of them, and the peak memory."""
     quiet = [
         seconds for seconds, others in zip(record["seconds"], record["others"], strict=True) if others < QUIET_SHARE

@@ -13,6 +13,7 @@ from apertus_jax.checkpoints import Checkpointer, step_folders
 from apertus_jax.checkpoints.step_folders import steps_to_remove
 from apertus_jax.errors import UserError
 from apertus_jax.sharding import MeshConfig, make_mesh
+from apertus_jax.storage.run_folder import list_steps
 from tests.checkpoints.saving_process import TrainState, state_of
 
 SPECS = {
@@ -103,7 +104,7 @@ def test_every_kind_of_leaf_and_container_comes_back(tmp_path):
         assert np.asarray(left).tobytes() == np.asarray(right).tobytes()
 
 
-def test_values_are_captured_at_the_call_although_the_state_is_donated_and_overwritten(tmp_path):
+def test_saved_values_are_those_at_the_call_not_later_ones(tmp_path):
     device = jnp.arange(1 << 20, dtype=jnp.float32)
     host = np.arange(1 << 16, dtype=np.int64)
     advance = jax.jit(lambda array: array * 2 + 1, donate_argnums=0)
@@ -120,7 +121,7 @@ def test_values_are_captured_at_the_call_although_the_state_is_donated_and_overw
     assert_same(restored, expected)
 
 
-def test_save_returns_while_the_checkpoint_is_still_being_written(tmp_path, monkeypatch):
+def test_save_returns_before_the_checkpoint_is_written(tmp_path, monkeypatch):
     may_finish = threading.Event()
     digest_files = step_folders.digest_files
 
@@ -153,7 +154,7 @@ def small_checkpoint(tmp_path_factory):
     return folder
 
 
-def test_another_architecture_is_refused_naming_leaf_and_both_shapes(small_checkpoint):
+def test_other_architecture_is_refused_with_leaf_and_shapes(small_checkpoint):
     state = state_of(4)
     wider = jax.ShapeDtypeStruct((3, 24, 32), jnp.float32)
     with Checkpointer(small_checkpoint) as checkpointer:
@@ -195,9 +196,7 @@ def test_part_of_a_state_can_be_restored_alone(small_checkpoint):
         ([5], 5, 1, None, []),
     ],
 )
-def test_retention_keeps_the_last_and_every_nth_and_never_judges_later_steps(
-    committed, newest, keep_last, keep_every, removed
-):
+def test_retention_keeps_last_and_every_nth_step_so_far(committed, newest, keep_last, keep_every, removed):
     assert steps_to_remove(committed, newest, keep_last, keep_every) == removed
 
 
@@ -211,7 +210,7 @@ def test_retention_on_disk(tmp_path):
         Checkpointer(tmp_path, keep_last=0)
 
 
-def test_step_whose_removal_is_interrupted_is_a_leftover_and_no_longer_counts(tmp_path, monkeypatch):
+def test_step_half_removed_is_a_leftover_and_no_longer_counts(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -221,7 +220,7 @@ def test_step_whose_removal_is_interrupted_is_a_leftover_and_no_longer_counts(tm
         with pytest.raises(KeyboardInterrupt):
             step_folders.remove_step(tmp_path, 1)
         assert checkpointer.committed_steps() == []
-        assert step_folders.list_steps(tmp_path, committed=False) == [1]
+        assert list_steps(tmp_path, committed=False) == [1]
 
 
 def test_valid_step_is_never_overwritten(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from apertus_jax.checkpoints import Checkpointer
-from apertus_jax.checkpoints.step_folders import step_folder
+from apertus_jax.storage.run_folder import step_folder
 from tests.checkpoints.crash_points import read_log
 from tests.checkpoints.saving_process import state_of
 
@@ -61,7 +61,7 @@ def test_crash_states_cover_every_phase_of_a_save(crash_states):
     assert len(crash_states) > 100
 
 
-def test_crash_before_any_change_leaves_the_old_valid_steps_or_the_new(crash_states):
+def test_crash_before_any_change_leaves_old_or_new_valid_steps(crash_states):
     history = []
     for state in crash_states:
         with Checkpointer(state.folder) as checkpointer:
@@ -110,7 +110,7 @@ def test_crash_while_leftovers_are_cleaned_keeps_the_valid_steps(crash_points, c
             assert newest_restored(checkpointer) in (1, 3)
 
 
-def test_process_killed_in_the_middle_restores_the_newest_step_it_committed(crash_points, crash_states, memory_path):
+def test_killed_process_restores_the_newest_committed_step(crash_points, crash_states, memory_path):
     commits = [
         operation.number
         for operation in read_log(crash_states[-1].folder.parent / "states.log")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import shutil
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from apertus_jax import artifacts
 from apertus_jax.checkpoints import Checkpointer
-from apertus_jax.checkpoints.step_folders import read_manifest, step_folder
+from apertus_jax.checkpoints.step_folders import read_manifest
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.run_folder import step_folder
 from tests.checkpoints.saving_process import state_of
 
 
@@ -56,7 +58,7 @@ def assert_is_step_one(checkpointer: Checkpointer) -> None:
         assert np.asarray(found).tobytes() == np.asarray(expected).tobytes()
 
 
-def test_damage_to_any_file_of_the_newest_checkpoint_is_named_and_the_step_before_is_used(folder):
+def test_damage_to_any_file_is_named_and_the_step_before_used(folder):
     files = files_of(folder, 2)
     assert len(files) > 10
     with Checkpointer(folder) as checkpointer:
@@ -93,7 +95,7 @@ def test_small_files_are_guarded_from_end_to_end(folder):
             path.write_bytes(content)
 
 
-def test_orbax_alone_restores_wrong_values_silently_and_we_refuse_them(folder):
+def test_orbax_alone_restores_wrong_values_that_we_refuse(folder):
     expected = np.asarray(state_of(2).params["layers"]["kernel"])
     raw = expected.tobytes()
     path = next(path for path in files_of(folder, 2) if raw[:256] in path.read_bytes())
@@ -109,6 +111,59 @@ def test_orbax_alone_restores_wrong_values_silently_and_we_refuse_them(folder):
     with Checkpointer(folder) as checkpointer:
         assert_is_step_one(checkpointer)
         assert checkpointer.rejected[0].file == path.relative_to(step_folder(folder, 2)).as_posix()
+
+
+def remade(folder: Path, change) -> bytes:
+    """Returns the marker of step 2 after a change by someone who makes its digest again."""
+    manifest = read_manifest(folder, 2)
+    change(manifest)
+    del manifest["digest"]
+    return artifacts.manifest_text(artifacts.sealed(manifest), indent=1).encode()
+
+
+HOSTILE_MARKERS = {
+    "deep": lambda folder: b"[" * 100_000,
+    "5,000 digits": lambda folder: b'{"digest": ' + b"9" * 5_000 + b"}",
+    "truncated": lambda folder: (Path(step_folder(folder, 2)) / "COMMITTED.json").read_bytes()[:-9],
+    "empty": lambda folder: b"",
+    "no object": lambda folder: b"[]",
+    "NaN": lambda folder: b'{"digest": NaN}',
+    "files is a list": lambda folder: remade(folder, lambda manifest: manifest.update(files=[])),
+    "no files": lambda folder: remade(folder, lambda manifest: manifest.update(files={})),
+    "a name above the folder": lambda folder: remade(
+        folder, lambda manifest: manifest["files"].update({"../step_0000000001/metadata.json": {"bytes": 1}})
+    ),
+    "an absolute name": lambda folder: remade(
+        folder, lambda manifest: manifest["files"].update({"/etc/hostname": manifest["files"]["metadata.json"]})
+    ),
+    "a size that is text": lambda folder: remade(
+        folder, lambda manifest: manifest["files"]["metadata.json"].update(bytes="5")
+    ),
+    "a digest that is a number": lambda folder: remade(
+        folder, lambda manifest: manifest["files"]["metadata.json"].update(blake2b=5)
+    ),
+    "a summary that is a list": lambda folder: remade(folder, lambda manifest: manifest.update(summary=[2])),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_MARKERS)
+def test_a_hostile_marker_is_passed_over_for_the_step_before(folder, case):
+    marker = Path(step_folder(folder, 2)) / "COMMITTED.json"
+    marker.write_bytes(HOSTILE_MARKERS[case](folder))
+    with Checkpointer(folder) as checkpointer:
+        assert checkpointer.latest_valid_step() == 1
+        assert [(found.step, found.file) for found in checkpointer.rejected] == [(2, "COMMITTED.json")]
+        assert "is damaged" in str(checkpointer.rejected[0]) and "\n" not in str(checkpointer.rejected[0])
+
+
+@pytest.mark.parametrize("name", ["COMMITTED.json", "metadata.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path, path)])
+def test_a_file_that_is_none_any_more_is_passed_over(folder, name, make):
+    path = Path(step_folder(folder, 2)) / name
+    path.unlink()
+    make(path)
+    with Checkpointer(folder) as checkpointer:
+        assert checkpointer.latest_valid_step() == 1
 
 
 def test_rejected_steps_are_logged_with_file_and_reason(folder, caplog):

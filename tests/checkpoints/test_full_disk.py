@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 ROOT = {"PYTHONPATH": str(HERE.parents[1])}
 
 
-def test_full_disk_at_any_moment_of_a_save_leaves_the_step_before_and_one_clear_line(crash_points, memory_path):
+def test_full_disk_in_a_save_leaves_the_step_before_and_a_line(crash_points, memory_path):
     folder = memory_path / "run"
     command = [sys.executable, str(HERE / "filling_process.py"), str(folder), "2"]
     done = crash_points.run(command, folder, environment=ROOT)

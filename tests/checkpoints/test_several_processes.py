@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from apertus_jax.checkpoints import Checkpointer
-from apertus_jax.checkpoints.step_folders import file_share, list_steps
+from apertus_jax.checkpoints.step_folders import file_share
+from apertus_jax.storage.run_folder import list_steps
 
 HERE = Path(__file__).parent
 
@@ -22,7 +23,7 @@ def test_every_file_is_read_by_exactly_one_process():
     assert all(share for share in shares)
 
 
-def test_processes_of_a_job_save_and_restore_one_checkpoint_together(tmp_path):
+def test_processes_of_a_job_share_one_checkpoint(tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]

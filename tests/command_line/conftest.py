@@ -1,8 +1,6 @@
 """A tiny experiment for the tests of the command line: a gin file, token stores, and a run that was stopped."""
 
 import dataclasses
-import json
-import random
 import shutil
 from pathlib import Path
 
@@ -10,18 +8,14 @@ import gin
 import pytest
 
 from apertus_jax import cli
+from tests.tiny_experiment import TINY_MODEL, write_documents
 
-WORDS = ("sun", "moon", "river", "stone", "bread", "salt", "wind", "horse", "hand", "word", "door", "light")
-EXPERIMENT = """
-pretrain.model = @ModelConfig()
+EXPERIMENT = (
+    TINY_MODEL
+    + """
 ModelConfig.vocab_size = 512
-ModelConfig.hidden_size = 32
-ModelConfig.intermediate_size = 64
-ModelConfig.num_layers = 2
-ModelConfig.num_heads = 4
-ModelConfig.num_kv_heads = 2
 pretrain.mixture = @Mixture()
-pretrain.batch_schedule = @BatchSchedule()
+RunSchedule.batch_schedule = @BatchSchedule()
 BatchSchedule.initial = 8
 pretrain.objective = @Objective()
 Objective.loss_masks = [@goldfish(), @not_after_eod()]
@@ -30,15 +24,16 @@ goldfish.k = 4
 goldfish.h = 8
 not_after_eod.eod_id = 2
 pretrain.optimizer = @ademamix
-pretrain.learning_rate = @constant_schedule()
+RunSchedule.learning_rate = @constant_schedule()
 constant_schedule.peak = 1e-3
-pretrain.total_steps = 4
+RunSchedule.total_steps = 4
 pretrain.training = @TrainingConfig()
 TrainingConfig.sequence_length = 32
 TrainingConfig.log_every = 2
 TrainingConfig.checkpoint_every = 2
 TrainingConfig.clip_norm = 1.0
 """
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +66,6 @@ def apertus(capsys):
     gin.clear_config()
 
 
-def write_documents(path, count, seed):
-    """Writes invented documents as JSONL."""
-    generator = random.Random(seed)
-    with path.open("w") as file:
-        for number in range(count):
-            text = " ".join(generator.choices(WORDS, k=generator.choice([3, 20, 60]))) + "."
-            file.write(json.dumps({"id": f"{seed}-{number}", "text": text}) + "\n")
-    return path
-
-
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory):
     """A folder with experiment.gin, text, and stores: the usual one, and ones that a run must refuse."""
@@ -88,8 +73,8 @@ def workshop(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("workshop")
     (root / "experiment.gin").write_text(EXPERIMENT)
-    text = write_documents(root / "text.jsonl", 60, seed=1)
-    other_text = write_documents(root / "other_text.jsonl", 60, seed=2)
+    text = write_documents(root / "text.jsonl", 60, seed=1, lengths=(3, 20, 60))
+    other_text = write_documents(root / "other_text.jsonl", 60, seed=2, lengths=(3, 20, 60))
     tokenize({"text": str(text)}, root / "store", vocab_size=360, held_out_fraction=0.0)
     tokenize({"text": str(text)}, root / "other_tokenizer", vocab_size=340, held_out_fraction=0.0)
     tokenize(

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -26,12 +25,12 @@ GIN = "--gin_file=models/test_1m.gin"
         (["pretrain", GIN, "--gin.pretrain.model=@ModelConfg()"], ["'ModelConfg", "ModelConfig"]),
         (["pretrain", "--gin_file=apertus8b.gin"], ["apertus8b.gin does not exist", "did you mean apertus_8b.gin"]),
         (["pretrain", "--gin_file=gin_configs"], ["gin file gin_configs does not exist"]),
-        (["pretrain", GIN], ["no value for store", "pretrain.store"]),
+        (["pretrain", GIN], ["no value for store", "--store=…"]),
         (["pretrain", GIN, "--gin.A.b=[1,"], ["bracket or quote is never closed"]),
         (["pretrain", GIN, "--gin.A.b==3"], ["A.b = =3", "NAME.PARAMETER = VALUE"]),
         (["pretrain", "--gin_file=recipes/apertus.gin"], ["%PEAK_LEARNING_RATE", "--gin.PEAK_LEARNING_RATE=VALUE"]),
         (["run", "--gin.run.stages=['train']"], ["'train'", "known stages are overlay"]),
-        (["evaluate"], ["no value for run", "evaluate.run"]),
+        (["evaluate"], ["no value for run", "--input=…"]),
     ],
     ids=lambda value: " ".join(value) or "(nothing)" if value and isinstance(value, list) else None,
 )
@@ -50,7 +49,7 @@ def test_an_unknown_name_in_a_gin_file_is_named_with_its_line(apertus, tmp_path)
     assert "no parameter 'learning_rate'" in complaint and "mine.gin" in complaint and "line 3" in complaint
 
 
-def test_a_gin_file_that_imports_a_foreign_module_is_refused_before_it_is_imported(apertus, tmp_path, monkeypatch):
+def test_gin_file_with_a_foreign_import_is_refused_unimported(apertus, tmp_path, monkeypatch):
     (tmp_path / "foreign_module.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
     (tmp_path / "mine.gin").write_text("import foreign_module\n")
     monkeypatch.chdir(tmp_path)
@@ -119,7 +118,7 @@ def test_a_real_process_says_its_one_line_and_nothing_else(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "apertus: absent does not exist; a token_store folder is expected there\n"
+    assert done.stderr == "apertus: --input=absent does not exist; a token_store folder is expected there\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -129,7 +128,7 @@ def test_help_of_every_command_teaches_by_example(command, capsys):
         cli.main([command, "--help"])
     assert ended.value.code == 0
     page = capsys.readouterr().out
-    assert cli.COMMANDS[command].summary in page
+    assert cli.COMMANDS[command].summary in " ".join(page.split())
     example = page.partition("Example:\n")[2].strip()
     assert example.startswith(f"apertus {command}")
 
@@ -143,8 +142,9 @@ def test_examples_in_the_help_can_be_parsed(command):
     options = cli.build_parser().parse_args(others)
     configuration.register(cli.locations())
     configuration.parse([name for name in options.gin_file if name != "my.gin"], bindings)
-    parameters = configuration.signature(cli.COMMANDS[command].location.partition(":")[2]).parameters
-    assert set(cli.plain_values(cli.COMMANDS[command], options)) <= set(parameters)
+    for given in cli.given_flags(cli.COMMANDS[command], options, bindings):
+        owner, _, parameter = given.binding.partition(".")
+        assert parameter in configuration.signature(owner).parameters
 
 
 def test_help_comes_at_once_without_jax():
@@ -153,7 +153,6 @@ def test_help_comes_at_once_without_jax():
         "try:\n    cli.main(['--help'])\n"
         "except SystemExit:\n    print([m for m in ('jax', 'numpy', 'gin') if m in sys.modules])"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "apertus run --gin_file" in done.stdout and time.monotonic() - started < 3
+    assert "apertus run --gin_file" in done.stdout

@@ -44,9 +44,7 @@ def trained(run_folder):
 
 
 @pytest.mark.parametrize("operation", [1, 12])
-def test_full_disk_while_saving_leaves_the_step_before_and_the_run_ends_the_same(
-    filled, pretrain, finished_run, tmp_path, operation
-):
+def test_full_disk_while_saving_ends_with_the_same_bits(filled, pretrain, finished_run, tmp_path, operation):
     run = tmp_path / "run"
     complaint = filled(run, 4, operation).complaint
     assert "saving step 4" in complaint and "the disk is full" in complaint and str(run) in complaint
@@ -59,9 +57,7 @@ def test_full_disk_while_saving_leaves_the_step_before_and_the_run_ends_the_same
     assert trained(run) == trained(finished_run)
 
 
-def test_full_disk_before_the_first_checkpoint_is_one_line_and_the_run_starts_again(
-    filled, pretrain, finished_run, tmp_path
-):
+def test_full_disk_before_any_checkpoint_lets_the_run_restart(filled, pretrain, finished_run, tmp_path):
     run = tmp_path / "run"
     assert "the disk is full; free space and run the same command again" in filled(run, "start", 4).complaint
     assert pretrain(run).status == 0

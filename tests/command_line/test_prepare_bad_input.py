@@ -13,21 +13,13 @@ import pyarrow.parquet
 import pytest
 
 from apertus_jax import cli
-from apertus_jax.artifacts import COMMIT_MARKER
 from apertus_jax.corpus.documents import read_documents
 from apertus_jax.corpus.ledger import parts_of
+from apertus_jax.storage.artifacts import COMMIT_MARKER
+from tests.corpus.prepare.prepare_inputs import SMALL_POLICY
 
 ROOT = Path(__file__).parents[2]
-GIN = """
-prepare.policy = @Policy()
-Policy.name = 'small'
-Policy.consent_scoring = [@RemovalScoring()]
-Policy.consent_rules = [@RemovalRule()]
-Policy.content_scoring = [@DuplicateScoring()]
-Policy.content_rules = [@DuplicateRule()]
-prepare.as_of = '2026-11-24'
-prepare.launcher = 'inline'
-"""
+GIN = SMALL_POLICY + "prepare.launcher = 'inline'\n"
 MEGABYTES = 1 << 20
 WORDS = [first + second for first in ("ba", "do", "ki", "mu", "se") for second in ("lan", "rin", "tos", "vek", "pum")]
 
@@ -127,7 +119,7 @@ def rows_of(prepared: Path, name: str) -> list[dict]:
     return [each for part in parts_of(prepared) for each in pyarrow.parquet.read_table(str(part / name)).to_pylist()]
 
 
-def test_bad_rows_are_set_aside_with_file_and_row_and_the_rest_is_untouched(policy, tmp_path):
+def test_bad_rows_are_set_aside_by_place_and_others_untouched(policy, tmp_path):
     write_good(tmp_path / "clean" / "documents")
     expected = write_bad(tmp_path / "mixed" / "documents")
     ended = prepare(policy, tmp_path / "mixed" / "documents", tmp_path / "mixed" / "out")
@@ -197,6 +189,7 @@ def size(path: Path) -> int:
 
 
 ROBOTS = ["--gin.Policy.consent_scoring=[@RobotsScoring()]", "--gin.Policy.consent_rules=[@RobotsRule()]"]
+REMOVAL = ["--gin.Policy.not_asked=[]"]
 CLASSIFIER = ["--gin.Policy.content_scoring=[@ClassifierScoring(), @DuplicateScoring()]"]
 
 
@@ -215,26 +208,32 @@ CLASSIFIER = ["--gin.Policy.content_scoring=[@ClassifierScoring(), @DuplicateSco
         ("documents", ["--gin.Policy.nam='x'"], ["no parameter 'nam'", "did you mean name"]),
         ("documents", ["--gin.Polcy.name='x'"], ["'Polcy'", "did you mean Policy"]),
         ("documents", ["--gin.Policy.content_rules=[@LanguageRul()]"], ["'LanguageRul", "LanguageRule"]),
-        ("documents", ["--gin.Policy.content_rules=[@LanguageScoring()]"], ["content_rules holds", "no verdict"]),
+        ("documents", ["--gin.Policy.content_rules=[@LanguageScoring()]"], ["content_rules[0]", "must be a Rule"]),
         ("documents", ["--gin.prepare.as_of='yesterday'"], ["as_of = 'yesterday'", "YYYY-MM-DD"]),
         ("documents", ["--task=4/4"], ["task 4/4", "go from 0"]),
         ("documents", ["--stage=scores"], ["--stage=scores", "score"]),
-        ("documents", ["--gin.prepare.unit_bytes=0"], ["target_bytes = 0"]),
+        ("documents", ["--gin.prepare.unit_bytes=-1"], ["target_bytes = -1"]),
         ("documents", ["--gin.prepare.sort_bytes=1000"], ["prepare.sort_bytes = 1000", "at least 1048576"]),
         ("documents", [*ROBOTS, "--gin.RobotsScoring.snapshot='ROOT/none'"], ["none does not exist", "robots"]),
         ("documents", [*ROBOTS, "--gin.RobotsScoring.snapshot='ROOT/empty'"], ["empty is not a complete", "robots"]),
         ("documents", ROBOTS, ["RobotsScoring.snapshot is empty", "robots-snapshot"]),
         ("documents", [*CLASSIFIER, "--gin.ClassifierScoring.toxicity='ROOT/none'"], ["none does not exist"]),
         ("documents", [*CLASSIFIER, "--gin.ClassifierScoring.toxicity='ROOT/damaged'"], ["damaged", "not a"]),
-        ("documents", ["--gin.RemovalScoring.tombstones='ROOT/none'"], ["none does not exist", "tombstones"]),
-        ("documents", ["--gin.RemovalScoring.tombstones='ROOT/robots'"], ["robots is not a complete", "tombstones"]),
+        ("documents", [*REMOVAL, "--gin.RemovalScoring.tombstones='ROOT/none'"], ["none does not exist", "tombstones"]),
+        (
+            "documents",
+            [*REMOVAL, "--gin.RemovalScoring.tombstones='ROOT/robots'"],
+            ["robots is not a complete", "tombstones"],
+        ),
+        ("documents", ["--gin.RemovalScoring.tombstones='ROOT/robots'"], ["switches removal off", "remove one"]),
+        ("documents", ["--gin.Policy.not_asked=['removals']"], ["'removals'", "did you mean 'removal'"]),
+        ("documents", ["--gin.Policy.not_asked='removal'"], ["must be a list of texts", "write ['removal']"]),
+        ("documents", REMOVAL, ["--tombstones is empty", "apertus remove", "not_asked=\"['removal']\""]),
         ("documents", ["--gin.Policy.tokenizer='ROOT/none'"], ["none", "does not exist"]),
     ],
     ids=lambda value: " ".join(value[-1:]) if isinstance(value, list) else value,
 )
-def test_what_is_unusable_as_a_whole_is_one_line_and_nothing_is_written(
-    apertus, policy, folders, tmp_path, documents, extra, parts
-):
+def test_unusable_input_is_one_line_and_nothing_is_written(apertus, policy, folders, tmp_path, documents, extra, parts):
     given = [f"--input={folders / documents}"] if documents else []
     flags = [flag.replace("ROOT", str(folders)) for flag in extra]
     ended = apertus("prepare", f"--gin_file={policy}", *given, *flags, f"--output={tmp_path / 'out'}")
@@ -243,7 +242,7 @@ def test_what_is_unusable_as_a_whole_is_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_something_else_is_one_line_and_stays_as_it_is(policy, folders, tmp_path):
+def test_folder_of_something_else_is_one_line_and_stays(policy, folders, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
     ended = prepare(policy, folders / "documents", tmp_path / "out")
@@ -265,7 +264,7 @@ def test_a_folder_of_something_else_is_one_line_and_stays_as_it_is(policy, folde
         ),
     ],
 )
-def test_what_shows_only_while_reading_is_one_line_and_no_result_is_written(
+def test_fault_found_while_reading_is_one_line_without_a_result(
     apertus, policy, folders, tmp_path, documents, extra, parts
 ):
     flags = [flag.replace("ROOT", str(folders)) for flag in extra]

@@ -7,7 +7,7 @@ import pytest
 from apertus_jax import __version__
 from apertus_jax.cli import COMMANDS, main
 from apertus_jax.configuration import OPERATIVE_CONFIG
-from tests.training.conftest import write_documents
+from tests.tiny_experiment import write_documents
 
 
 @pytest.fixture(scope="module")
@@ -53,4 +53,4 @@ def test_a_command_that_failed_records_nothing(made, capsys):
 
 def test_only_commands_with_a_record_of_their_own_keep_none():
     own = {name for name, command in COMMANDS.items() if "output" in command.flags and command.records_itself}
-    assert own == {"run", "reproduce", "prepare", "pretrain"}
+    assert own == {"run", "reproduce", "prepare", "pretrain", "sweep"}

@@ -21,7 +21,7 @@ def documents():
     return list(bundled_documents())
 
 
-def test_at_least_700_languages_with_labels_of_language_and_script(documents):
+def test_bundled_texts_are_in_700_labelled_languages(documents):
     languages = {document.language for document in documents}
     assert len(languages) >= 700
     assert all(re.fullmatch(r"[a-z]{3}_[A-Z][a-z]{3}", language) for language in languages)
@@ -67,7 +67,7 @@ def test_documents_come_in_the_same_order_with_unique_identities(documents):
     assert len({document.document_id for document in documents}) == len(documents)
 
 
-def test_every_document_has_text_a_licence_and_where_it_comes_from(documents):
+def test_bundled_document_has_text_licence_and_origin(documents):
     versions = bundled_versions()
     for document in documents:
         assert document.text.strip() and document.licence

@@ -3,7 +3,7 @@
 import urllib.parse
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apertus_jax.corpus import web_addresses
@@ -86,6 +86,7 @@ def test_the_canonical_address_is_its_own_spelling(url, scheme, host, authority,
 ODD = st.text(alphabet="htps:/\\?#@[].%-_aZ0ü。😀 \n\x00\ud800", max_size=40)
 
 
+@example("http://0? #")
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(ODD, ODD.map("http://{}".format), st.text(max_size=60).map("https://{}".format)))
 def test_no_text_raises_and_every_address_is_stable(url):
@@ -97,6 +98,10 @@ def test_no_text_raises_and_every_address_is_stable(url):
         assert "#" not in address.url and "@" not in address.authority
         assert parse_web_address(address.url) == address
         assert registrable_domain(address.host)
+
+
+def test_a_blank_before_a_fragment_is_kept_encoded():
+    assert parse_web_address("http://a.example/b #c").path_and_query == "/b%20"
 
 
 LABEL = st.text(alphabet="abcXYZ019", min_size=1, max_size=8)
@@ -123,7 +128,7 @@ def test_ordinary_urls_split_as_the_standard_library_splits_them(scheme, labels,
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="abC.-:/?#\\@% é", max_size=24))
-def test_the_short_way_for_ordinary_urls_gives_what_the_long_way_gives(rest):
+def test_short_way_for_ordinary_urls_equals_the_long_way(rest):
     for url in (f"http://{rest}", f"https://example.com/{rest}"):
         assert web_addresses._parse(url) == web_addresses._parse_any(url)
 

@@ -10,19 +10,20 @@ import optax
 import pytest
 
 from apertus_jax.errors import UserError
-from apertus_jax.evaluation.held_out import evaluate, group_losses
+from apertus_jax.evaluation import held_out_metrics
+from apertus_jax.evaluation.evaluate_command import evaluate
+from apertus_jax.evaluation.held_out_metrics import Metric, group_losses
 from apertus_jax.evaluation.intervals import loss_interval, ratio_interval
-from apertus_jax.evaluation.likelihood import document_losses
-from apertus_jax.evaluation.unigram import own_entropy, unigram_losses
-from apertus_jax.model import ModelConfig, Transformer, initial_parameters
-from apertus_jax.model_folder import save_model
+from apertus_jax.evaluation.losses import document_losses, own_entropy, unigram_losses
+from apertus_jax.model import ModelConfig, Transformer, init_parameters
+from apertus_jax.model.model_folder import save_model
 
 MODEL = ModelConfig(512, 32, 48, 2, 4, 2)
 
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(lambda leaf: leaf * 3, initial_parameters(MODEL, jax.random.key(0)))
+    return jax.tree.map(lambda leaf: leaf * 3, init_parameters(MODEL, jax.random.key(0)))
 
 
 def plain_losses(params, tokens):
@@ -46,7 +47,7 @@ def test_losses_in_buckets_equal_each_document_on_its_own(params):
         np.testing.assert_allclose(losses, plain_losses(params, tokens), rtol=2e-6)
 
 
-def test_long_documents_are_read_in_windows_that_predict_every_token_once(params):
+def test_long_documents_have_every_token_predicted_once(params):
     tokens = np.random.default_rng(1).integers(0, 512, 101).astype(np.int32)
     (losses,) = document_losses(MODEL, params, [tokens], sequence_length=32, tokens_per_batch=64)
     whole = [plain_losses(params, tokens[start : start + 33]) for start in (0, 32, 64)]
@@ -93,16 +94,16 @@ def test_few_documents_are_resampled_in_blocks_and_say_so():
 
 def test_groups_pool_tokens_not_documents():
     losses = [np.full(10, 1.0, np.float32), np.full(30, 2.0, np.float32)]
-    (group,) = group_losses(["Latn", "Latn"], losses, np.array([20.0, 60.0]), np.array([20.0, 60.0]), seed=0)
-    assert group.nats_per_token == pytest.approx(70 / 40)
-    assert group.bits_per_byte == pytest.approx(70 / math.log(2) / 80)
-    assert group.unigram_nats_per_token == pytest.approx(2.0)
+    (group,) = group_losses(["Latn", "Latn"], losses, np.array([20.0, 60.0]), [np.full(10, 2), np.full(30, 2)], seed=0)
+    assert group["nats_per_token"] == pytest.approx(70 / 40)
+    assert group["bits_per_byte"] == pytest.approx(70 / math.log(2) / 80)
+    assert group["unigram_nats_per_token"] == pytest.approx(2.0)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     from apertus_jax.data import tokenize
-    from tests.training.conftest import write_documents
+    from tests.tiny_experiment import write_documents
 
     root = tmp_path_factory.mktemp("evaluation")
     write_documents(root / "one.jsonl", 120, seed=1)
@@ -124,13 +125,26 @@ def test_results_are_valid_json_and_a_second_call_reads_them(params, store, tmp_
         evaluate(str(tmp_path / "model"), str(store), str(tmp_path / "out"), sequence_length=32)
 
 
+def test_a_metric_in_the_table_is_written_and_shown(params, store, tmp_path, monkeypatch, capsys):
+    save_model(tmp_path / "model", ModelConfig(384, 32, 48, 2, 4, 2), parameters_of(384), store / "tokenizer")
+    longest = Metric(lambda group: max(map(len, group.losses)), "longest here", "longest", "longest of all")
+    monkeypatch.setitem(held_out_metrics.METRICS, "longest", longest)
+    monkeypatch.setenv("COLUMNS", "200")
+    given = (str(tmp_path / "model"), str(store), str(tmp_path / "out"))
+    results = evaluate(*given, sequence_length=64, check_overlap=False)
+    assert results["pooled"]["longest"] == max(row["longest"] for row in results["scripts"]) > 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ">longest here</th>" in page and ">longest of all</th>" in page
+    assert "longest" in capsys.readouterr().out
+
+
 def parameters_of(vocab_size):
     """Fresh parameters for another vocabulary."""
-    return initial_parameters(ModelConfig(vocab_size, 32, 48, 2, 4, 2), jax.random.key(1))
+    return init_parameters(ModelConfig(vocab_size, 32, 48, 2, 4, 2), jax.random.key(1))
 
 
 def test_a_model_of_another_vocabulary_is_refused(store, tmp_path):
-    save_model(tmp_path / "model", MODEL, initial_parameters(MODEL, jax.random.key(0)))
+    save_model(tmp_path / "model", MODEL, init_parameters(MODEL, jax.random.key(0)))
     with pytest.raises(UserError, match="vocabulary 512 but .* has 384"):
         evaluate(str(tmp_path / "model"), str(store), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -12,9 +12,9 @@ from apertus_jax import sharding
 from apertus_jax.data import TokenStore, tokenize
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.in_training import HeldOutEvaluator, draw_documents, pooled_metrics
-from apertus_jax.evaluation.likelihood import score_documents
+from apertus_jax.evaluation.losses import score_documents
 from apertus_jax.evaluation.scoring import LikelihoodScorer
-from apertus_jax.model import ModelConfig, initial_parameters
+from apertus_jax.model import ModelConfig, init_parameters
 
 MODEL = ModelConfig(384, 32, 48, 2, 4, 2, max_position_embeddings=64)
 LANGUAGES = ("eng_Latn", "deu_Latn", "ell_Grek")
@@ -37,7 +37,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params():
-    return initial_parameters(MODEL, jax.random.key(0))
+    return init_parameters(MODEL, jax.random.key(0))
 
 
 def everything(store):
@@ -48,13 +48,14 @@ def everything(store):
     return documents, source.documents["language"].to_pylist(), source.documents["utf8_bytes"].to_numpy()
 
 
-def test_whole_held_out_source_gives_pooled_loss_and_bits_per_byte_of_each_group(store, params):
+def test_held_out_source_gives_loss_and_bits_of_each_group(store, params):
     mesh, rules = sharding.make_mesh(sharding.MeshConfig(data=8)), sharding.PRESETS["cpu"]
     view = SimpleNamespace(config=MODEL, params=params, mesh=mesh, axis_rules=rules, store=store)
     evaluator = HeldOutEvaluator(1000, group_by="language", sequence_length=32, batch_tokens=512)
     evaluator.prepare(view)
     metrics = evaluator(view, consumed=0)
     documents, languages, utf8_bytes = everything(store)
+    assert all(tokens[-1] == store.eod_id for tokens in documents)
     plain = LikelihoodScorer(MODEL, params, longest=32, batch_tokens=512, smallest_bucket=32)
     losses = score_documents(plain, documents)
     assert len(set(languages)) == 3
@@ -64,12 +65,13 @@ def test_whole_held_out_source_gives_pooled_loss_and_bits_per_byte_of_each_group
     ]:
         total = sum(losses[i].sum(dtype=np.float64) for i in chosen)
         assert metrics[f"loss{suffix}"] == pytest.approx(total / sum(len(losses[i]) for i in chosen), rel=1e-6)
-        bits = total / math.log(2) / sum(int(utf8_bytes[i]) for i in chosen)
+        text = sum(losses[i][:-1].sum(dtype=np.float64) for i in chosen)  # </s> is no text
+        bits = text / math.log(2) / sum(int(utf8_bytes[i]) for i in chosen)
         assert metrics[f"bits_per_byte{suffix}"] == pytest.approx(bits, rel=1e-6)
     assert len(metrics) == 8 and next(iter(metrics)) == "loss"
 
 
-def test_the_sample_is_bounded_seeded_and_cut_at_document_beginnings(store):
+def test_sample_is_bounded_seeded_and_cut_at_document_starts(store):
     first = draw_documents(store, "held_out", 500, 40, "script", seed=1)
     assert sum(len(tokens) - 1 for tokens in first.documents) == 500
     assert all(tokens[0] == store.bod_id and 2 <= len(tokens) <= 40 for tokens in first.documents)
@@ -78,13 +80,13 @@ def test_the_sample_is_bounded_seeded_and_cut_at_document_beginnings(store):
     other = draw_documents(store, "held_out", 500, 40, "script", seed=2)
     assert all(map(np.array_equal, first.documents, same.documents))
     assert not all(map(np.array_equal, first.documents, other.documents))
-    for tokens, size in zip(first.documents, first.utf8_bytes, strict=True):
-        assert size == len(store.tokenizer.decode_bytes(tokens[1:], skip_special_tokens=True))
+    for tokens, sizes in zip(first.documents, first.token_bytes, strict=True):
+        assert sizes.sum() == len(store.tokenizer.decode_bytes(tokens[1:], skip_special_tokens=True))
 
 
-def test_pooled_figures_are_ratios_of_sums_and_the_largest_group_comes_first():
+def test_pooled_figures_are_ratios_of_sums_largest_group_first():
     losses = [np.full(10, 1.0, np.float32), np.full(30, 2.0, np.float32), np.full(5, 4.0, np.float32)]
-    metrics = pooled_metrics(["Latn", "Grek", ""], losses, np.array([20.0, 60.0, 10.0]))
+    metrics = pooled_metrics(["Latn", "Grek", ""], losses, [np.full(len(each), 2) for each in losses])
     assert list(metrics) == [
         "loss",
         "bits_per_byte",

@@ -17,7 +17,7 @@ def exact_tail(events, trials, probability):
     return float(sum(math.comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(events + 1)))
 
 
-def test_exact_proportion_bounds_leave_exactly_the_tails_they_promise():
+def test_exact_proportion_bounds_leave_the_tails_they_promise():
     generator = np.random.default_rng(0)
     for _ in range(300):
         trials = int(generator.integers(1, 40))
@@ -35,7 +35,7 @@ def test_exact_proportion_bounds_leave_exactly_the_tails_they_promise():
             assert lower == 0
 
 
-def test_exact_proportion_bounds_equal_scipy_on_thousands_of_counts():
+def test_exact_proportion_bounds_equal_scipy_in_thousands():
     generator = np.random.default_rng(1)
     for _ in range(2000):
         trials = int(10 ** generator.uniform(0, 5))
@@ -50,7 +50,7 @@ def test_exact_proportion_bounds_equal_scipy_on_thousands_of_counts():
 
 
 @pytest.mark.parametrize("trials", [1, 2, 10, 167, 500, 10_672])
-def test_zero_events_bound_is_the_closed_form_and_below_the_rule_of_three(trials):
+def test_zero_events_bound_is_closed_form_below_rule_of_three(trials):
     found = intervals.rate(np.zeros(trials, bool))
     assert (found.events, found.rate, found.lower) == (0, 0.0, 0.0)
     assert found.upper_bound == pytest.approx(1 - 0.05 ** (1 / trials), rel=1e-9)
@@ -83,7 +83,7 @@ def test_mean_interval_has_the_width_of_the_normal_theory():
     assert found.upper == pytest.approx(values.mean() + half, abs=0.15 * half)
 
 
-def test_difference_over_control_covers_the_truth_about_as_often_as_it_says():
+def test_difference_over_control_covers_the_truth_as_promised():
     generator = np.random.default_rng(4)
     covered = 0
     for seed in range(150):
@@ -107,7 +107,7 @@ def test_pairing_takes_away_what_both_have_in_common():
         intervals.paired_difference_interval(np.ones(3), np.ones(2), seed=0)
 
 
-def test_resampled_statistic_of_several_groups_equals_enumeration_of_all_draws():
+def test_resampled_statistic_of_groups_equals_all_draws():
     """Two groups of two: nine equally spaced values; the interval's ends are those of the full bootstrap law."""
     found = intervals.resampled(lambda a, b: a.sum() / b.sum(), [np.array([1.0, 3.0]), np.array([1.0, 2.0])], 0)
     draws = sorted(a / b for a in (2, 4, 4, 6) for b in (2, 3, 3, 4))
@@ -133,7 +133,7 @@ def test_equivalence_needs_the_whole_interval_within_the_margin():
         intervals.relative_equivalence(second, second, 0, seed=0)
 
 
-def test_two_models_that_differ_by_the_margin_are_rarely_called_equivalent():
+def test_models_apart_by_the_margin_are_rarely_called_equivalent():
     """The error of the two one-sided tests is 5 % at the edge of the margin."""
     generator = np.random.default_rng(7)
     called = 0

@@ -1,9 +1,9 @@
-"""One small random model that the tests of this room share."""
+"""One small random model that the tests of inference share."""
 
 import jax
 import pytest
 
-from apertus_jax.model import ModelConfig, initial_parameters
+from apertus_jax.model import ModelConfig, init_parameters
 
 
 @pytest.fixture(scope="session")
@@ -24,4 +24,4 @@ def config() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def params(config):
-    return initial_parameters(config, jax.random.key(7))
+    return init_parameters(config, jax.random.key(7))

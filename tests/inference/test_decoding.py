@@ -83,7 +83,7 @@ def test_ragged_batches_equal_one_by_one(config, params):
 
 
 @pytest.mark.parametrize(("unroll", "batch_size"), [(True, 1), (True, 3), (True, 8), (False, 8)])
-def test_logits_of_ragged_batches_equal_the_whole_sequence_to_rounding(config, params, unroll, batch_size):
+def test_logits_of_ragged_batches_equal_whole_sequences(config, params, unroll, batch_size):
     random = np.random.default_rng(batch_size)
     lengths = random.integers(1, 30, batch_size).astype(np.int32)
     tokens = random.integers(0, config.vocab_size, (batch_size, 32)).astype(np.int32)
@@ -194,7 +194,7 @@ def test_parameters_on_a_mesh_decode_to_the_same_tokens(config, params, prompts,
         assert generate_tokens(config, placed, prompts, max_new_tokens=12) == expected
 
 
-def test_matrices_in_bfloat16_change_nothing_that_the_model_would_not_round(config, params):
+def test_matrices_in_bfloat16_change_only_what_the_model_rounds(config, params):
     low = dataclasses.replace(config, compute_dtype="bfloat16")
     converted = decoding_parameters(low, params, unroll=False)
     assert converted["lm_head"]["kernel"].dtype == "bfloat16" and converted["final_norm"]["scale"].dtype == "float32"
@@ -216,6 +216,33 @@ def test_layers_apart_decode_to_the_same_tokens_as_the_stack(config, params, pro
     left, right = (program.decode_batch(each, request, np.int32(16), compiled) for each in (stacked, apart))
     for name in ("outputs", "counts", "done", "finite"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (
+            lambda layers: layers["feedforward"].update(gate={"kernel": np.zeros((2, 48, 112))}),
+            "feedforward/gate/kernel",
+        ),
+        (lambda layers: layers["attention"].pop("query_norm"), "attention/query_norm/scale"),
+        (lambda layers: layers["attention_norm"].update(scale=np.zeros((2, 4, 12))), "attention_norm/scale"),
+    ],
+    ids=["added", "missing", "other axes"],
+)
+def test_unrolled_layers_serve_only_trees_that_they_read_whole(config, params, change, name, caplog):
+    other = jax.tree.map(np.asarray, params)
+    change(other["layers"])
+    decoding._log_once.cache_clear()
+    with caplog.at_level("INFO", logger="apertus_jax.inference"):
+        assert not isinstance(decoding_parameters(config, other)["layers"], tuple)
+        assert isinstance(decoding_parameters(config, params)["layers"], tuple)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"decoding on cpu with the model's own module (the unrolled layers do not know layers/{name})",
+        "decoding on cpu with unrolled layers",
+    ]
+    with pytest.raises(UserError, match=f"does not know layers/{name}"):
+        decoding_parameters(config, other, unroll=True)
 
 
 def test_cache_has_the_shape_and_type_asked_for(config):
@@ -242,15 +269,15 @@ def test_cache_in_bfloat16_is_close_to_the_full_one(config, params, prompts):
         ([[1], [1] * 257], {"max_new_tokens": 0}, "prompt 1 has 257 tokens"),
         ([[1] * 200], {"max_new_tokens": 57}, "57 new ones are wanted, but the context is 256"),
         ([[1]], {"stop_tokens": [400]}, "stop token 400"),
-        ([[1]], {"max_new_tokens": -1}, "max_new_tokens=-1"),
+        ([[1]], {"max_new_tokens": -1}, "max_new_tokens = -1"),
         ([[1]], {"max_new_tokens": [1, 2]}, "max_new_tokens has 2 numbers for 1 prompts"),
         ([[1]], {"row_seeds": [-4]}, r"row_seeds\[0\]=-4"),
-        ([[1]], {"temperature": -0.5}, "temperature=-0.5"),
-        ([[1]], {"temperature": float("nan")}, "temperature=nan"),
-        ([[1]], {"top_k": 0, "temperature": 1.0}, "top_k=0"),
-        ([[1]], {"top_p": 0.0, "temperature": 1.0}, "top_p=0.0"),
-        ([[1]], {"batch_size": 0}, "batch_size=0"),
-        ([[1]], {"min_new_tokens": -1}, "min_new_tokens=-1"),
+        ([[1]], {"temperature": -0.5}, "temperature = -0.5"),
+        ([[1]], {"temperature": float("nan")}, "temperature = nan"),
+        ([[1]], {"top_k": 0, "temperature": 1.0}, "top_k = 0"),
+        ([[1]], {"top_p": 0.0, "temperature": 1.0}, "top_p = 0.0"),
+        ([[1]], {"batch_size": 0}, "batch_size = 0"),
+        ([[1]], {"min_new_tokens": -1}, "min_new_tokens = -1"),
         ([[1]], {"min_new_tokens": 9, "max_new_tokens": 8}, "min_new_tokens=9"),
     ],
 )
@@ -260,7 +287,7 @@ def test_bad_requests_are_refused_in_one_line(config, params, prompts, options, 
     assert "\n" not in str(caught.value)
 
 
-def test_logits_that_are_not_finite_are_an_error_that_names_the_prompt(config, params):
+def test_logits_not_finite_are_an_error_that_names_the_prompt(config, params):
     poisoned = jax.tree.map(np.array, params)
     poisoned["embedder"]["embedding"][300] = np.nan
     assert len(generate_tokens(config, poisoned, [[1, 2]], max_new_tokens=1)[0]) == 1

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -9,11 +10,12 @@ import pytest
 import rich.console
 import tokenizers
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.inference import generate, generate_tokens
-from apertus_jax.inference.generation import print_results, read_prompts
-from apertus_jax.model_folder import load_model, save_model
+from apertus_jax.inference.generate_command import print_results, read_prompts
+from apertus_jax.model.model_folder import load_model, save_model
+from apertus_jax.storage import artifacts
+from apertus_jax.terminal.terminal_text import printable_text
 
 TEXTS = ["der Bund", "", "Zürich — 数学", "[/INST] [bold]"]
 QUICK = {"max_new_tokens": 8, "temperature": 0.0}
@@ -55,7 +57,7 @@ def test_texts_are_documents_continued_by_the_model(model, tokenizer, capsys):
     printed = capsys.readouterr().out
     for result in results:
         assert result["continuation"] == encoder.decode(result["tokens"])
-        assert f"{result['prompt']}⟶{result['continuation']}" in printed
+        assert printable_text(f"{result['prompt']}⟶{result['continuation']}") in printed
 
 
 def test_stop_strings_cut_the_texts(model):
@@ -89,7 +91,7 @@ def test_output_folder_is_complete_and_a_second_run_reads_it(tmp_path, model, mo
     lines = (tmp_path / "texts" / "generations.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == first
     assert artifacts.verify(tmp_path / "texts", "generations")["inputs"]["seed"] == 3
-    monkeypatch.setattr("apertus_jax.inference.generation.load_model", None)
+    monkeypatch.setattr("apertus_jax.checkpoints.OpenedModel.load", None)
     assert generate(model, TEXTS, tmp_path / "texts", **options) == first
     monkeypatch.undo()
     with pytest.raises(UserError, match="made with other seed"):
@@ -113,7 +115,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, model, config, params):
         generate(model)
     with pytest.raises(UserError, match="does not exist"):
         generate(tmp_path / "nowhere", TEXTS)
-    with pytest.raises(UserError, match="top_p=2"):
+    with pytest.raises(UserError, match="top_p = 2"):
         generate(model, TEXTS, top_p=2)
     with pytest.raises(UserError, match="the context is 256"):
         generate(model, ["long " * 300], output=tmp_path / "texts")
@@ -123,7 +125,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, model, config, params):
         generate(tmp_path / "wordless", TEXTS)
 
 
-def test_generating_and_exporting_import_neither_torch_nor_tensorflow(tmp_path, model):
+def test_generate_and_export_import_no_torch_or_tensorflow(tmp_path, model):
     program = (
         "import sys\n"
         "from apertus_jax.inference import generate\n"
@@ -133,3 +135,36 @@ def test_generating_and_exporting_import_neither_torch_nor_tensorflow(tmp_path, 
         "assert not {'torch', 'tensorflow', 'seqio', 'transformers'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_prompts_that_are_no_text_are_one_line(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("ein\nGrüße\n".encode("latin-1"))
+    (tmp_path / "half.jsonl").write_text('{"text": "ein"}\n{"text": "\\ud800"}\n')
+    (tmp_path / "deep.jsonl").write_text('{"text": ' + "[" * 100_000)
+    (tmp_path / "number.jsonl").write_text('\n{"text": 3}\n')
+    os.mkfifo(tmp_path / "fifo")
+    expected = {
+        "latin.txt": "latin.txt, line 2 is not UTF-8",
+        "half.jsonl": "half.jsonl, line 2",
+        "deep.jsonl": "deep.jsonl, line 1",
+        "number.jsonl": "number.jsonl line 2",
+        "fifo": "fifo is a pipe",
+        ".": "folder",
+    }
+    for name, part in expected.items():
+        with pytest.raises(UserError, match=part) as error:
+            read_prompts(tmp_path / name)
+        assert "\n" not in str(error.value)
+    (tmp_path / "windows.txt").write_bytes("\ufeffeins\r\nzwei\u2028drei\r\n".encode())
+    assert read_prompts(tmp_path / "windows.txt") == ["eins", "zwei\u2028drei"]
+    with pytest.raises(UserError, match="prompt 2 holds U\\+DCFF"):
+        generate(tmp_path, ["good", "\udcff"])
+
+
+def test_nothing_that_a_model_writes_is_obeyed_by_the_terminal(capsys):
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e\x9b1m"
+    results = [{"prompt": f"p{hostile}", "continuation": f"one\ntwo{hostile}"}]
+    for terminal in (False, True):
+        screen = io.StringIO()
+        print_results(results, rich.console.Console(file=screen, force_terminal=terminal, color_system=None, width=80))
+        assert "one" in screen.getvalue() and not set("\x07\u202e\x9b\x1b") & set(screen.getvalue())

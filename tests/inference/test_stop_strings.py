@@ -58,7 +58,7 @@ def test_random_token_sequences_are_cut_as_defined():
     assert crossing > 500
 
 
-def test_earliest_stop_string_cuts_when_one_token_completes_several():
+def test_earliest_stop_string_cuts_where_a_token_completes_more():
     cut = cut_tokens([0, 6, 1], decode, ["c", "bc", "abc", "ab"])
     assert (cut.text, cut.tokens, cut.stop_string) == ("a", [0, 6], "abc")
 

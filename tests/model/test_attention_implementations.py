@@ -108,7 +108,7 @@ def test_kernel_runs_per_shard_of_a_mesh():
             attend(query, key, value, implementation="pallas_gpu_mha", interpret=True)
 
 
-def test_blockwise_memory_does_not_grow_with_the_square_of_the_length():
+def test_blockwise_memory_does_not_grow_with_the_squared_length():
     def temporary_bytes(implementation, length):
         heads = [jax.ShapeDtypeStruct((1, length, n, 16), jnp.float32) for n in (2, 1, 1)]
         segments = jax.ShapeDtypeStruct((1, length), jnp.int32)
@@ -125,7 +125,7 @@ def test_blockwise_memory_does_not_grow_with_the_square_of_the_length():
     assert temporary_bytes("xla", 8192) > 12 * temporary_bytes("xla", 2048)
 
 
-def test_blockwise_visits_no_block_above_the_diagonal_or_of_another_document():
+def test_blockwise_visits_only_blocks_that_can_be_attended():
     query, key, value, upstream = random_heads(96, 2, 1, 8, batch=1)
     segments = jnp.asarray(np.repeat([0, 1, 1], 32))[None]
 

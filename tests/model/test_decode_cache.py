@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apertus_jax.model import ModelConfig, Transformer, initial_parameters
+from apertus_jax.model import ModelConfig, Transformer, init_parameters
 
 CONFIG = ModelConfig(
     vocab_size=48, hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4, num_kv_heads=2, init_std=0.15
@@ -15,7 +15,7 @@ SLOTS = 16
 
 @pytest.fixture(scope="module")
 def params():
-    return initial_parameters(CONFIG, jax.random.key(1))
+    return init_parameters(CONFIG, jax.random.key(1))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apertus_jax.model import ModelConfig, Transformer, initial_parameters
+from apertus_jax.model import ModelConfig, Transformer, init_parameters
 
 CONFIG = ModelConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, init_std=0.2
@@ -18,7 +18,7 @@ LENGTHS = (70, 90, 40)  # the borders fall inside blocks of 128
 
 @pytest.fixture(scope="module")
 def params():
-    return initial_parameters(CONFIG, jax.random.key(0))
+    return init_parameters(CONFIG, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def logits(params, tokens, segment_ids=None, positions=None, **changes):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_document_does_not_change_by_one_bit_when_its_neighbours_do(params, documents, implementation):
+def test_document_keeps_every_bit_whatever_its_neighbours(params, documents, implementation):
     tokens, segments = packed(documents)
     changed = np.concatenate([(documents[0] + 7) % 64, documents[1], (documents[2] + 3) % 64], axis=1)
     before, after = (logits(params, t, segments, attention_implementation=implementation) for t in (tokens, changed))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from apertus_jax.errors import UserError
-from apertus_jax.model import ModelConfig, Transformer, abstract_parameters, count_parameters, initial_parameters
+from apertus_jax.model import ModelConfig, Transformer, abstract_parameters, count_parameters, init_parameters
 
-# Model spec §1.1 and §1.2: V, d, F, L, query heads, kv heads, head_dim → parameters, of them outside V·d tables.
+# docs/reference/model_and_training.md §1.1 and §1.2: V, d, F, L, query heads, kv heads, head_dim → parameters, of them
+# outside V·d tables.
 SHAPES = {
     "test_1m": (2048, 128, 672, 2, 4, 2, 32, 967_428, 443_140),
     "30m": (16384, 384, 2016, 8, 6, 2, 64, 28_122_512, 15_539_600),
@@ -29,11 +30,11 @@ def test_parameter_counts_are_the_published_ones(name):
     config = ModelConfig(vocab, embed, width, layers, heads, kv_heads)
     assert config.head_dim == head_dim
     tree = abstract_parameters(config)
-    assert config.num_parameters == count_parameters(tree) == total
+    assert count_parameters(tree) == total
     assert total - count_parameters([tree["embedder"], tree["lm_head"]]) == outside_tables
 
 
-def test_every_leaf_has_its_contracted_shape_dtype_and_axis_names():
+def test_leaves_have_their_contracted_shape_dtype_and_axes():
     V, D, F, L, N, K, H = 24, 32, 40, 3, 4, 2, 6
     tree = abstract_parameters(ModelConfig(V, D, F, L, N, K, head_dim=H))
     boxed = jax.tree.leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned))
@@ -62,7 +63,7 @@ def test_every_leaf_has_its_contracted_shape_dtype_and_axis_names():
 
 def test_initial_values_have_the_published_spread():
     config = ModelConfig(2048, 192, 320, 3, 6, 2, head_dim=32)
-    params = initial_parameters(config, jax.random.key(0))
+    params = init_parameters(config, jax.random.key(0))
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     residual = 0.008944 / np.sqrt(2 * 3)
     for name, leaf in flat.items():
@@ -90,7 +91,7 @@ def test_init_returns_the_tree_boxed_with_axis_names():
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     boxed = jax.eval_shape(Transformer(config).init, jax.random.key(5), tokens)["params"]
     assert isinstance(boxed["lm_head"]["kernel"], nn.LogicallyPartitioned)
-    plain = jax.eval_shape(lambda key: initial_parameters(config, key), jax.random.key(5))
+    plain = jax.eval_shape(lambda key: init_parameters(config, key), jax.random.key(5))
     assert jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed)) == jax.tree.map(lambda leaf: leaf.shape, plain)
 
 

@@ -11,7 +11,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from apertus_jax.model import RopeScaling
 from apertus_jax.model.rope import apply_rotary, inverse_frequencies, positions_from_segments, rotary_tables
 
-# Model spec §3: scaled frequencies of pairs 1, 16, 24, 31, 32, 63 at head_dim 128.
+# docs/reference/model_and_training.md §3: scaled frequencies of pairs 1, 16, 24, 31, 32, 63 at head_dim 128.
 PAIRS = (1, 16, 24, 31, 32, 63)
 SPOT_VALUES = {
     5e5: (0.814617234, 0.0376060309, 0.00729266474, 0.000856751413, 0.000524846161, 3.06892599e-07),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apertus_jax.model import ModelConfig, Transformer, abstract_parameters, initial_parameters
+from apertus_jax.model import ModelConfig, Transformer, abstract_parameters, init_parameters
 from apertus_jax.model.config import REMAT_POLICIES
 
 CONFIG = ModelConfig(
@@ -26,7 +26,7 @@ TOKENS = np.random.default_rng(0).integers(0, 32, (4, 24)).astype(np.int32)
 
 @pytest.fixture(scope="module")
 def params():
-    return initial_parameters(CONFIG, jax.random.key(0))
+    return init_parameters(CONFIG, jax.random.key(0))
 
 
 def loss_and_gradients(config):
@@ -71,7 +71,7 @@ def test_remat_policies_keep_what_their_names_say():
     assert not feedforward_saved(attention) and not feedforward_saved(full)
 
 
-def test_bfloat16_compute_stays_near_float32_and_gives_float32_logits(params):
+def test_bfloat16_compute_is_near_float32_with_float32_logits(params):
     model = Transformer(dataclasses.replace(CONFIG, compute_dtype="bfloat16"))
 
     @jax.jit

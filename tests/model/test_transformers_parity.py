@@ -12,7 +12,8 @@ from transformers import ApertusConfig, ApertusForCausalLM
 
 from apertus_jax.model import ModelConfig, Transformer
 
-# Where each tensor of a transformers state dict goes in our tree (model spec §12.1). Torch kernels are [out, in].
+# Where each tensor of a transformers state dict goes in our tree (docs/reference/model_and_training.md §12.1). Torch
+# kernels are [out, in].
 LAYER_NAMES = {
     "attention_layernorm.weight": ("attention_norm", "scale"),
     "feedforward_layernorm.weight": ("feedforward_norm", "scale"),
@@ -156,7 +157,10 @@ def test_gradient_of_every_tensor_equals_transformers(num_heads, num_kv_heads, h
 
 
 def golden_parameters(config):
-    """The parameters of model spec §16.1: sines by alphabetical rank of the transformers name."""
+    """Golden parameters: sines by alphabetical rank of the transformers name.
+
+    Source: docs/reference/model_and_training.md §16.1.
+    """
     shapes = {"q": config.num_heads, "k": config.num_kv_heads, "v": config.num_kv_heads}
     embed, width, head = config.hidden_size, config.intermediate_size, config.head_dim
 

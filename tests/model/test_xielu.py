@@ -8,7 +8,7 @@ import torch
 
 from apertus_jax.model.xielu import raw_alphas, xielu
 
-# Model spec §2.2, alpha_p = alpha_n = 0.8.
+# docs/reference/model_and_training.md §2.2, alpha_p = alpha_n = 0.8.
 POINTS = np.array([-8, -2, -1, -0.25, 0, 0.25, 1, 2, 8], np.float32)
 VALUES = [1.6002688, -0.091731846, -0.20569643, -0.10195937, -7.9999967e-07, 0.175, 1.3, 4.2, 55.2]
 SLOPES = [-0.29973164, -0.1917318, -0.0056964457, 0.3230406, -0.3, 0.9, 2.1, 3.7, 13.3]
@@ -38,7 +38,7 @@ def test_raw_scalars_are_the_published_initial_values():
     assert pytest.approx(-1.0502256128148464, abs=1e-15) == RAW_N
 
 
-def test_values_slopes_and_scalar_gradients_are_the_published_table():
+def test_values_slopes_and_gradients_are_the_published_table():
     y, dx, for_p, for_n = gradients(jnp.asarray(POINTS), jnp.ones(9))
     np.testing.assert_allclose(y, VALUES, rtol=5e-7)
     np.testing.assert_allclose(dx, SLOPES, rtol=1e-6, atol=6e-8)

@@ -82,7 +82,7 @@ def test_no_array_of_batch_length_vocabulary_exists():
     assert temporary < 4 * whole / 2
 
 
-def test_training_takes_three_products_over_the_vocabulary_and_evaluation_one():
+def test_training_takes_3_products_over_the_vocabulary_scoring_1():
     def products(function):
         jaxpr = jax.make_jaxpr(function)(*example(width=16)).jaxpr
         return sum(equation.primitive.name == "dot_general" for equation in equations(jaxpr))
@@ -104,7 +104,7 @@ def test_huge_logits_stay_finite():
     assert np.isfinite(loss) and all(np.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_bfloat16_hidden_gives_float32_losses_and_kernel_gradient():
+def test_bfloat16_hidden_gives_float32_losses_and_gradients():
     hidden, lm_head, labels, weights = example()
     hidden = hidden.astype(jnp.bfloat16)
     loss, (d_hidden, d_lm_head) = jax.value_and_grad(tiled_loss, argnums=(0, 1))(hidden, lm_head, labels, weights)

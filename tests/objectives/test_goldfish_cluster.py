@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apertus_jax.errors import UserError
-from apertus_jax.objectives import anchor_table, goldfish, goldfish_mask, measure_drop_rate, normalised
+from apertus_jax.objectives import anchor_table, goldfish, goldfish_mask, measure_drop_rate, normalized
 from apertus_jax.objectives.anchors import LONGEST_TEXT
 
 BOD, EOD = 1, 2
@@ -64,7 +64,7 @@ def oracle_holes(text: bytes, rate: float, key: int) -> list[bool]:
 
 def oracle_drops(labels: list[int], k: int, key: int) -> list[bool]:
     """Which labels of a whole document are dropped."""
-    pieces = [normalised(VOCABULARY.pieces[label]) if label < len(VOCABULARY.pieces) else b"" for label in labels]
+    pieces = [normalized(VOCABULARY.pieces[label]) if label < len(VOCABULARY.pieces) else b"" for label in labels]
     holes = oracle_holes(b"".join(pieces), TABLE.byte_rate(k), key)
     drops, begin = [], 0
     for piece in pieces:
@@ -94,7 +94,7 @@ def hole_bytes(labels, k, key):
     padded = np.full((1, 1024), 0, np.int32)
     padded[0, : len(labels)] = labels
     dropped = ~np.asarray(whole_row(k)(padded, key))[0, : len(labels)]
-    pieces = [normalised(VOCABULARY.pieces[label]) for label in labels]
+    pieces = [normalized(VOCABULARY.pieces[label]) for label in labels]
     return b"".join(pieces), np.repeat(dropped, [len(piece) for piece in pieces])
 
 
@@ -126,7 +126,7 @@ labels_strategy = st.lists(st.integers(3, len(VOCABULARY.pieces) - 1), max_size=
 @given(
     documents=st.lists(labels_strategy, min_size=1, max_size=6), length=st.sampled_from([16, 31]), key=st.integers(0, 9)
 )
-def test_same_document_has_the_same_holes_at_every_packing_and_sequence_length(h, documents, length, key):
+def test_document_has_the_same_holes_at_every_packing(h, documents, length, key):
     documents = [[BOD, *body, EOD] for body in documents]
     stream = np.array([token for document in documents for token in document] + [0] * (2 * length + 1))
     owner = np.repeat(np.arange(len(documents) + 1), [*map(len, documents), 2 * length + 1])
@@ -234,14 +234,14 @@ def test_realised_rate_is_one_in_k_of_the_counted_labels(k):
 
 
 def test_white_space_and_special_ids_are_never_dropped():
-    silent = [number for number, piece in enumerate(VOCABULARY.pieces) if not normalised(piece)]
+    silent = [number for number, piece in enumerate(VOCABULARY.pieces) if not normalized(piece)]
     labels = np.random.default_rng(5).choice([*silent, IDS[b"the"], -1, len(VOCABULARY.pieces)], (4, 300))
     dropped = ~np.asarray(goldfish_mask(labels, 2, 50, "cluster", anchors=TABLE))
     assert dropped.any()
     assert not dropped[labels != IDS[b"the"]].any()
 
 
-def test_the_mask_uses_the_keys_of_the_batch_and_asks_for_left_context():
+def test_mask_uses_keys_of_the_batch_and_asks_for_left_context():
     mask = goldfish(4, 13, "cluster", anchors=VOCABULARY)
     assert mask.left_context == 12
     tokens = np.array([[BOD, *as_ids(sentence(np.random.default_rng(6), 300))]] * 2, np.int32)

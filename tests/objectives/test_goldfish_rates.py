@@ -34,7 +34,7 @@ def test_document_hash_drops_one_in_k_everywhere(uniform_documents):
     assert measured.collapsed_share is None
 
 
-def test_counts_do_not_depend_on_how_many_rows_are_measured_at_once(monkeypatch, uniform_documents):
+def test_counts_do_not_depend_on_rows_measured_at_once(monkeypatch, uniform_documents):
     documents = uniform_documents[:7, :60]
     monkeypatch.setattr("apertus_jax.objectives.rates._LABELS_AT_ONCE", 120)
     measured = measure_drop_rate(documents, "document", k=3, h=5)

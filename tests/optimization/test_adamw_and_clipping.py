@@ -9,6 +9,7 @@ import torch
 
 from apertus_jax.errors import UserError
 from apertus_jax.optimization import adamw, clip_by_global_norm, global_norm, optimizer_chain
+from apertus_jax.optimization.chain import make_optimizer
 
 
 def train(transform, start, gradients):
@@ -74,3 +75,20 @@ def test_chain_clips_before_the_optimizer(problem):
 def test_bad_clip_norm_is_named(clip_norm):
     with pytest.raises(UserError, match="clip_norm"):
         optimizer_chain(adamw(1e-3), clip_norm)
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        (
+            lambda learning_rate: optax.sgd(learning_rate),
+            r"cannot be called with learning_rate and mask \(got",
+        ),
+        (lambda learning_rate, mask, beta: optax.sgd(beta), "missing a required argument: 'beta'"),
+        (lambda learning_rate, mask: 3, r"gives 3; it must give an optax.GradientTransformation"),
+    ],
+)
+def test_what_makes_no_optimizer_is_one_line(factory, told):
+    with pytest.raises(UserError, match=told):
+        make_optimizer(factory, 1e-3)
+    assert make_optimizer(adamw, 1e-3).update

@@ -75,7 +75,10 @@ def test_warmup_schedules_have_the_specification_s_values(step, alpha, b3):
 
 
 def test_ademamix_equals_optax_with_shifted_schedules():
-    """optax evaluates its schedules before it counts the step, hence the + 1 (model spec §6.1)."""
+    """optax evaluates its schedules before it counts the step, hence the + 1.
+
+    Source: docs/reference/model_and_training.md §6.1.
+    """
     ours = ademamix(3e-3, 0.9, 0.99, 0.999, alpha=5.0, weight_decay=0.1, alpha_warmup_steps=8, b3_warmup_steps=12)
     theirs = optax.contrib.ademamix(
         3e-3,

@@ -14,6 +14,7 @@ from apertus_jax.optimization import (
     add_samples,
     constant_schedule,
     cosine_schedule,
+    resolve_learning_rate,
     sample_count,
     sample_count_to_int,
     wsd_schedule,
@@ -96,7 +97,7 @@ def test_wsd_equals_exact_arithmetic(samples):
 fast_wsd = jax.jit(wsd_schedule(3e-4, 2**20, 2**33 + 12345, 2**31 + 77))
 
 
-def test_warmup_starts_at_a_tenth_by_default_and_stages_may_be_empty():
+def test_warmup_starts_at_a_tenth_and_stages_may_be_empty():
     assert np.isclose(wsd_schedule(1.0, 100, 1000, 200)(0), 0.1)
     assert np.isclose(wsd_schedule(1.0, 0, 1000, 200)(0), 1.0)
     assert np.isclose(wsd_schedule(1.0, 100, 1000, 0)(1000), 1.0)
@@ -124,3 +125,10 @@ def test_traced_scalar_counts_are_accepted():
 def test_impossible_schedules_are_named(arguments, named):
     with pytest.raises(UserError, match=named):
         wsd_schedule(*arguments)
+
+
+@pytest.mark.parametrize("rate", [None, "0.1", jnp.zeros(2)], ids=["nothing", "text", "several"])
+def test_schedule_that_gives_no_number_is_one_line(rate):
+    with pytest.raises(UserError, match="it must give one number"):
+        resolve_learning_rate(lambda samples: rate, 8)
+    assert resolve_learning_rate(lambda samples: 0.5, 8) == 0.5

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from apertus_jax.cli import main
-from tests.training.conftest import write_documents
+from tests.tiny_experiment import write_documents
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -27,7 +27,7 @@ def test_every_stage_leaves_its_folder(gin_file):
         "samples",
     }
     assert json.loads((chain / "evaluation" / "results.json").read_text())["pooled"]["documents"] > 0
-    assert "pretrain.total_steps = 4" in (chain / "operative_config.gin").read_text()
+    assert "RunSchedule.total_steps = 4" in (chain / "operative_config.gin").read_text()
 
 
 def test_a_second_run_writes_nothing(gin_file):
@@ -47,16 +47,24 @@ def test_an_audited_run_is_one_chain(gin_file):
         "plant.buckets": "[0, 1, 4]",
         "plant.per_bucket": "2",
         "plant.characters": "60",
-        "memorization.prefix": "4",
-        "memorization.prefixes": "[4]",
-        "memorization.offsets": "[0]",
-        "memorization.suffix": "8",
+        "AuditGrid.prefix": "4",
+        "AuditGrid.prefixes": "[4]",
+        "AuditGrid.offsets": "[0]",
+        "AuditGrid.suffix": "8",
     }
     assert main(["run", f"--gin_file={gin_file}", *(f"--gin.{name}={value}" for name, value in bindings.items())]) == 0
     results = json.loads((root / "audited" / "memorization" / "results.json").read_text())
     assert results["verdict"] and (root / "audited" / "memorization" / "report.html").exists()
     store = json.loads((root / "audited" / "store" / "COMMITTED.json").read_text())
     assert store["summary"]["sources"]["probes"]["documents"] == 2 * (1 + 4)
+    # Its last step, read from the checkpoint, has the same figures.
+    grid = [f"--gin.{name}={value}" for name, value in bindings.items() if name.startswith("AuditGrid")]
+    train, probes = root / "audited" / "train", root / "audited" / "probes"
+    arguments = [f"--input={train}", "--step=4", f"--output={root / 'step'}", f"--gin.memorization.probes='{probes}'"]
+    arguments.append(f"--gin.memorization.store='{root / 'audited' / 'store'}'")
+    assert main(["memorization", *arguments, *grid]) == 0
+    again = json.loads((root / "step" / "results.json").read_text())
+    assert again["run"] == "train, step 4" and {**again, "run": "train"} == results
 
 
 def test_a_corpus_and_its_summary_are_one_chain(gin_file):
@@ -83,7 +91,7 @@ def test_an_unknown_stage_is_named(gin_file, capsys):
     assert "run.stages names 'tokenise'; known stages are overlay" in capsys.readouterr().err
 
 
-def test_pretraining_imports_neither_tensorflow_nor_seqio_nor_torch(gin_file):
+def test_pretraining_imports_no_tensorflow_seqio_or_torch(gin_file):
     code = (
         "import sys\n"
         "from apertus_jax.cli import main\n"

@@ -41,7 +41,8 @@ def test_a_changed_original_is_found_out(chain, tmp_path, capsys):
     manifest["files"][name]["digest"] = "0" * 32
     (copy / "samples" / "COMMITTED.json").write_text(json.dumps(manifest))
     assert main(["reproduce", f"--input={copy}", f"--output={tmp_path / 'again'}"]) == 2
-    assert "1 of " in capsys.readouterr().err
+    assert "COMMITTED.json has changed since it was written" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def test_what_cannot_be_reproduced_is_refused(chain, tmp_path, capsys):

@@ -1,28 +1,14 @@
-"""Random models and a small tokenizer that the tests of this room share."""
+"""Random models and a small tokenizer that the tests of the release package share."""
 
 import dataclasses
 
-import numpy as np
 import pytest
 import tokenizers
 
 from apertus_jax.model import ModelConfig
-from apertus_jax.model_folder import parameter_shapes, unflatten
+from tests.model_parameters import random_parameters
 
 SPECIALS = ["<unk>", "<s>", "</s>", "<pad>"]
-
-
-def random_parameters(config: ModelConfig, seed: int = 0) -> dict:
-    """Parameters well away from their initial values, so that every tensor matters."""
-    random = np.random.default_rng(seed)
-    flat = {}
-    for path, shape in parameter_shapes(config).items():
-        noise = random.standard_normal(shape).astype(np.float32)
-        centre, spread = {"scale": (1.0, 0.1), "alpha_p": (0.2, 0.2), "alpha_n": (-1.0, 0.2)}.get(
-            path.rsplit("/", 1)[1], (0.0, 0.08)
-        )
-        flat[path] = (centre + spread * noise).astype(np.float32)
-    return unflatten(flat)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import markdown_it
 import pyarrow
 import pyarrow.parquet
 
-from apertus_jax import artifacts
 from apertus_jax.release.data_summary import (
     Crawler,
     DatasheetAnswers,
@@ -18,6 +17,7 @@ from apertus_jax.release.data_summary import (
     PublishedModel,
     SourceDescription,
 )
+from apertus_jax.storage import artifacts
 
 FILES = {
     "summary.json",

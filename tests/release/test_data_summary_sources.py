@@ -1,10 +1,12 @@
 """The public summary of corpora written by hand: kinds of sources, domains, versions, and text that nothing obeys."""
 
 import dataclasses
+import re
+import urllib.parse
 
 import pytest
 
-from apertus_jax import artifacts, configuration
+from apertus_jax import configuration
 from apertus_jax.errors import UserError
 from apertus_jax.release.data_summary import (
     Crawler,
@@ -13,12 +15,13 @@ from apertus_jax.release.data_summary import (
     Provider,
     PublishedModel,
     SourceDescription,
-    command,
     data_summary,
+    data_summary_command,
 )
+from apertus_jax.release.data_summary.answers.general import size_class
 from apertus_jax.release.data_summary.domains import top_domains
-from apertus_jax.release.data_summary.general_answers import size_class
 from apertus_jax.release.data_summary.ledger_sums import Size
+from apertus_jax.storage import artifacts
 from tests.release.data_summary_inputs import (
     EVERY_CATEGORY,
     Cells,
@@ -54,7 +57,7 @@ def test_of_a_tokenizer_only_the_name_is_told_not_the_folder(tmp_path):
     assert field_of(tmp_path / "out", "1.3", "text_size")["tokens"] == 7
 
 
-def test_official_languages_are_found_in_all_scripts_and_under_both_codes_of_macrolanguages(tmp_path):
+def test_official_languages_are_found_in_all_scripts_and_codes(tmp_path):
     labels = ["ekk_Latn", "est_Latn", "lvs_Latn", "lav_Latn", "hrv_Latn", "ell_Grek", "ell_Latn", "srp_Cyrl"]
     write_prepared(tmp_path / "labels", [row(language=label) for label in labels])
     data_summary(tmp_path / "labels", tmp_path / "out")
@@ -105,7 +108,7 @@ def test_large_public_datasets_are_told_apart_by_their_share(tmp_path):
     assert [(each["source"], each["period"]) for each in others] == [("small", "03/2024-03/2024")]
 
 
-def test_a_site_on_a_platform_is_told_as_the_platform_and_a_number_not_at_all():
+def test_site_on_a_platform_is_told_as_the_platform():
     sizes = {name: Size(1, 10, 1, 10) for name in ("jane.github.io", "joe.github.io", "192.0.2.7", "", "=cmd.test")}
     found = top_domains(sizes | {"other.co.uk": Size(1, 15, 1, 15)}, small_provider=False)
     assert found.largest == [("github.io", Size(2, 20, 2, 20))] and found.num_domains == 2
@@ -119,6 +122,14 @@ def test_small_providers_list_a_twentieth_and_at_most_a_thousand():
     assert len(top_domains(sizes, False).largest) == 3000
 
 
+PAGE_TAGS = {"html", "head", "meta", "title", "style", "body", "header", "nav", "main", "h1", "h2", "p"}
+PAGE_TAGS |= {"table", "thead", "tbody", "tr", "th", "td"}
+FIGURE_TAGS = {"div", "figure", "figcaption", "a", "b", "i", "span"}
+FIGURE_TAGS |= {"svg", "style", "g", "rect", "line", "circle", "path", "text"}
+ATTRIBUTES = {"lang", "charset", "name", "content", "class", "http-equiv", "id", "href", "download", "style", "role"}
+ATTRIBUTES |= {"aria-label", "viewbox", "x", "y", "x1", "x2", "y1", "y2", "dx", "dy", "width", "height"}
+ATTRIBUTES |= {"rx", "cx", "cy", "r", "d", "text-anchor", "transform"}
+SAVED = "data:image/svg+xml,"  # a figure that is saved as a file
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -129,7 +140,7 @@ HOSTILE = [
 ]
 
 
-def test_text_from_documents_and_declarations_is_shown_and_never_obeyed(tmp_path):
+def test_text_of_documents_and_declarations_is_never_obeyed(tmp_path):
     source, label, month = HOSTILE[0], HOSTILE[1], "<b>2024"
     rows = [
         row(source, label, crawl_date=month, registrable_domain=HOSTILE[0], source_version=HOSTILE[2]),
@@ -150,13 +161,13 @@ def test_text_from_documents_and_declarations_is_shown_and_never_obeyed(tmp_path
     data_summary(corpus, tmp_path / "out", **everything)
     page = (tmp_path / "out" / "public_summary.html").read_text()
     parsed = Cells(page)
-    assert parsed.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "table", "thead"} | {
-        "tbody",
-        "tr",
-        "th",
-        "td",
-    }
-    assert parsed.attributes <= {"lang", "charset", "name", "content", "class"}
+    assert parsed.tags <= PAGE_TAGS | FIGURE_TAGS
+    assert parsed.attributes <= ATTRIBUTES
+    links = re.findall(r'href="([^"]*)"', page)
+    figures = [link.removeprefix(SAVED) for link in links if link.startswith(SAVED)]
+    assert figures and all(link.startswith((SAVED, "#s")) for link in links)
+    for figure in map(urllib.parse.unquote, figures):
+        assert Cells(figure).tags <= FIGURE_TAGS and not re.search(r"<\w+[^>]* (on\w+|href|src)=", figure)
     assert any("<script>alert(1)</script>" in cell for cell in parsed.cells)
     for name in ("public_summary.md", "datasheet.md"):
         text = (tmp_path / "out" / name).read_text()
@@ -170,9 +181,9 @@ def test_text_from_documents_and_declarations_is_shown_and_never_obeyed(tmp_path
     assert read_domains(tmp_path / "out") == []
 
 
-def test_done_already_returns_at_once_and_other_declarations_are_refused(small, tmp_path, monkeypatch):
+def test_finished_summary_returns_and_refuses_other_declarations(small, tmp_path, monkeypatch):
     first = data_summary(small, tmp_path / "out")
-    monkeypatch.setattr(command, "read_sums", None)  # nothing is read again
+    monkeypatch.setattr(data_summary_command, "read_sums", None)  # nothing is read again
     assert data_summary(small, tmp_path / "out") == first
     with pytest.raises(UserError, match="made with other facts"):
         data_summary(small, tmp_path / "out", provider=Provider("Somebody"))

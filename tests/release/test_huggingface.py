@@ -15,15 +15,16 @@ import safetensors.numpy
 import tokenizers
 import torch
 import transformers
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
-from apertus_jax.model import ModelConfig, Transformer
-from apertus_jax.model_folder import flatten, load_model, unflatten
+from apertus_jax.model import ModelConfig, Transformer, tensor_table
+from apertus_jax.model.model_folder import load_model
+from apertus_jax.model.parameters import count_parameters, parameter_shapes
+from apertus_jax.model.tensor_table import LAYER, TENSOR_TABLE, TensorRow, published_tensors
 from apertus_jax.release import export, huggingface, import_huggingface, load_huggingface, save_huggingface
-from apertus_jax.release.tensor_table import PARAMETER_AXES, TENSOR_TABLE, published_tensors
-
-from .conftest import random_parameters
+from apertus_jax.storage import artifacts
+from tests.model_parameters import random_parameters
 
 
 def as_bits(array) -> np.ndarray:
@@ -31,7 +32,7 @@ def as_bits(array) -> np.ndarray:
 
 
 def assert_same_bits(left: dict, right: dict) -> None:
-    left, right = flatten(left), flatten(right)
+    left, right = flatten_dict(left, sep="/"), flatten_dict(right, sep="/")
     assert left.keys() == right.keys()
     for name in left:
         assert np.shape(left[name]) == np.shape(right[name]), name
@@ -95,9 +96,32 @@ def test_published_names_and_shapes_are_those_of_transformers(peer, config):
     assert {tensor.name: tensor.shape for tensor in published_tensors(config).values()} == theirs
 
 
-def test_every_parameter_has_exactly_one_row():
-    assert sorted(row.path for row in TENSOR_TABLE) == sorted(PARAMETER_AXES)
+def test_every_parameter_has_exactly_one_row(config):
+    assert sorted(row.path for row in TENSOR_TABLE) == sorted(parameter_shapes(config))
     assert len({row.name for row in TENSOR_TABLE}) == len(TENSOR_TABLE)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: [row for row in rows if row.path != "lm_head/kernel"], "lm_head/kernel has no row in"),
+        (
+            lambda rows: [*rows, TensorRow("gate", "layers/gate/kernel", ("mlp",))],
+            "it lacks the parameter layers/gate/kernel",
+        ),
+        (lambda rows: [dataclasses.replace(rows[0], groups=("embed",)), *rows[1:]], "embedder/embedding has axes"),
+        (lambda rows: [dataclasses.replace(rows[-1], name=LAYER + "head"), *rows[:-1]], "lm_head/kernel has axes"),
+    ],
+    ids=["no row", "no parameter", "an axis left out", "layers where there are none"],
+)
+def test_rows_that_are_not_the_parameters_are_an_obstacle(config, params, change, words, tmp_path, monkeypatch):
+    assert tensor_table.export_obstacle(config) is None
+    other = dataclasses.replace(tensor_table.APERTUS, rows=tuple(change(TENSOR_TABLE)))
+    monkeypatch.setattr(tensor_table, "published_format", lambda config: other)
+    assert words in tensor_table.export_obstacle(config)
+    with pytest.raises(UserError, match=f"cannot be exported to Hugging Face: .*{words}"):
+        save_huggingface(tmp_path / "repository", config, params)
+    assert not (tmp_path / "repository").exists()
 
 
 def test_logits_agree_with_transformers_in_float32(peer, config, params):
@@ -141,7 +165,7 @@ def test_logits_agree_on_a_sequence_longer_than_8192(tmp_path, long_config):
 
 
 def test_golden_forward_pass_survives_the_export(tmp_path):
-    """Model spec §16.1: weights by formula over the sorted published names."""
+    """docs/reference/model_and_training.md §16.1: weights by formula over the sorted published names."""
     config = ModelConfig(64, 32, 168, 2, 4, 2, rope_theta=12e6, max_position_embeddings=65536)
     tensors = {name: tensor for name, tensor in published_tensors(config).items() if tensor.row}
     flat = {}
@@ -155,7 +179,7 @@ def test_golden_forward_pass_survives_the_export(tmp_path):
             wave = {"alpha_p": 0.2 + 0.1 * wave, "alpha_n": -1 + 0.1 * wave}.get(name.rsplit(".", 1)[1], 0.25 * wave)
         flat.setdefault(tensor.row.path, []).append(tensor.row.adopt(config, wave.astype(np.float32)))
     stacked = {path: np.stack(parts) if path.startswith("layers/") else parts[0] for path, parts in flat.items()}
-    save_huggingface(tmp_path / "repository", config, unflatten(stacked))
+    save_huggingface(tmp_path / "repository", config, unflatten_dict(stacked, sep="/"))
     loaded_config, loaded = load_huggingface(tmp_path / "repository")
     tokens = [[1, 5, 9, 2, 33, 60, 7, 12]]
     logits = our_logits(loaded_config, loaded, tokens)[0]
@@ -214,7 +238,7 @@ def test_sharded_export_is_one_checkpoint(tmp_path, config, params):
     tensors = read_tensors(tmp_path / "repository")
     assert len(files) > 3 and files == sorted(set(index["weight_map"].values()))
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
-    assert index["metadata"]["total_parameters"] == config.num_parameters + 2 * config.num_layers
+    assert index["metadata"]["total_parameters"] == count_parameters(params) + 2 * config.num_layers
     assert index["weight_map"].keys() == tensors.keys()
     with safetensors.safe_open(tmp_path / "repository" / files[0], framework="np") as file:
         assert file.metadata() == {"format": "pt"}
@@ -224,9 +248,9 @@ def test_sharded_export_is_one_checkpoint(tmp_path, config, params):
     np.testing.assert_array_equal(model.lm_head.weight.detach().numpy(), params["lm_head"]["kernel"].T)
 
 
-def test_parameters_sharded_over_eight_devices_export_the_same_files(tmp_path, exported, config, params):
+def test_parameters_sharded_over_8_devices_export_the_same_files(tmp_path, exported, config, params):
     mesh = jax.make_mesh((2, 4), ("layers", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    flat = flatten(params)
+    flat = flatten_dict(params, sep="/")
     placed = {}
     for path, leaf in flat.items():
         axes = [
@@ -235,7 +259,7 @@ def test_parameters_sharded_over_eight_devices_export_the_same_files(tmp_path, e
         ]
         spec = jax.P(*[None] * (leaf.ndim - 1), *axes)
         placed[path] = jax.device_put(leaf, jax.sharding.NamedSharding(mesh, spec))
-    save_huggingface(tmp_path / "repository", config, unflatten(placed))
+    save_huggingface(tmp_path / "repository", config, unflatten_dict(placed, sep="/"))
     assert artifacts.digest_file(tmp_path / "repository" / "model.safetensors") == artifacts.digest_file(
         exported / "model.safetensors"
     )
@@ -251,7 +275,7 @@ def test_tokenizer_loads_in_transformers_and_encodes_the_same(exported, tokenize
         assert tokenizer.decode(expected, skip_special_tokens=True) == ours.decode(expected)
 
 
-def test_end_of_document_stops_base_models_and_end_of_turn_chat_models(exported, tmp_path, config, params):
+def test_end_of_document_stops_base_models_end_of_turn_chats(exported, tmp_path, config, params):
     generation = transformers.GenerationConfig.from_pretrained(exported)
     assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (1, 2, 3)
     assert not generation.do_sample
@@ -343,7 +367,7 @@ def test_wrong_tensors_are_named_in_one_line(tmp_path, config, params, change, w
         assert word in str(caught.value)
 
 
-def test_transformers_itself_misses_the_constants_when_they_are_not_written(tmp_path, config, params):
+def test_transformers_misses_constants_that_are_not_written(tmp_path, config, params):
     """Why beta and eps are always written: without them a reader computes with whatever memory held."""
     save_huggingface(tmp_path / "repository", config, params)
     rewrite(tmp_path / "repository", lambda tensors: tensors.pop(BETA))
@@ -389,7 +413,7 @@ def test_wrong_dtype_and_wrong_parameters_leave_nothing_behind(tmp_path, config,
     with pytest.raises(UserError, match="float16"):
         save_huggingface(tmp_path / "repository", config, params, dtype="float16")
     other = dataclasses.replace(config, intermediate_size=113)
-    with pytest.raises(UserError, match=r"layers/feedforward/up/kernel has shape \(3, 48, 112\)"):
+    with pytest.raises(UserError, match=r"layers/feedforward/down/kernel has shape \(3, 112, 48\)"):
         save_huggingface(tmp_path / "repository", other, params)
     assert not (tmp_path / "repository").exists()
 
@@ -402,12 +426,12 @@ def test_bfloat16_rounds_to_nearest_even(tmp_path, config, params):
     np.testing.assert_array_equal(stored.view(np.int16), expected)
 
 
-def test_memory_holds_one_shard_while_writing_and_one_tensor_while_reading(tmp_path):
+def test_memory_holds_one_shard_in_writing_one_tensor_in_reading(tmp_path):
     config = ModelConfig(
         vocab_size=512, hidden_size=256, intermediate_size=1344, num_layers=6, num_heads=4, num_kv_heads=2
     )
     params = random_parameters(config)
-    total, shard = 4 * config.num_parameters, 3_000_000
+    total, shard = 4 * count_parameters(params), 3_000_000
     largest = 4 * 256 * 1344
     tracemalloc.start()
     try:

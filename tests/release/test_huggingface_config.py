@@ -9,7 +9,7 @@ import transformers
 from transformers.models.apertus.modeling_apertus import ApertusRotaryEmbedding
 
 from apertus_jax.errors import UserError
-from apertus_jax.model import ModelConfig, RopeScaling
+from apertus_jax.model import ModelConfig, RopeScaling, abstract_parameters, count_parameters
 from apertus_jax.model.rope import inverse_frequencies
 from apertus_jax.release.huggingface_config import from_huggingface, read_huggingface_config, to_huggingface
 
@@ -66,7 +66,10 @@ def test_settings_without_a_published_key_come_back(config):
 
 
 def test_released_8b_config_is_read(tmp_path):
-    """The layout of the released files (model spec §12.2), which have no block of ours."""
+    """The layout of the released files, which have no block of ours.
+
+    Source: docs/reference/model_and_training.md §12.2.
+    """
     write(
         tmp_path,
         {
@@ -96,7 +99,7 @@ def test_released_8b_config_is_read(tmp_path):
     )
     config, _ = read_huggingface_config(tmp_path)
     assert config == ModelConfig(131072, 4096, 21504, 32, 32, 8, rope_theta=12e6, max_position_embeddings=65536)
-    assert config.num_parameters == 8_053_338_176
+    assert count_parameters(abstract_parameters(config)) == 8_053_338_176
 
 
 @pytest.mark.parametrize(
@@ -127,5 +130,5 @@ def test_config_of_another_architecture_is_refused_in_one_line(tmp_path, config,
 
 def test_config_that_is_not_json_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "aper')
-    with pytest.raises(UserError, match="not JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         read_huggingface_config(tmp_path)

@@ -8,29 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
-from apertus_jax.model import Transformer, initial_parameters
-from apertus_jax.model_folder import (
+from apertus_jax.model import Transformer, init_parameters
+from apertus_jax.model.model_folder import (
     find_model,
-    flatten,
     load_model,
-    parameter_shapes,
     save_model,
-    unflatten,
 )
-from apertus_jax.model_folder import (
+from apertus_jax.model.model_folder import (
     tokenizer_folder as tokenizer_of,
 )
+from apertus_jax.model.parameters import parameter_shapes
 from apertus_jax.release import load_huggingface, save_huggingface
-
-from .conftest import random_parameters
+from apertus_jax.storage import artifacts
+from tests.model_parameters import random_parameters
 
 
 def test_parameter_table_is_what_the_model_makes(config):
     boxed = jax.eval_shape(Transformer(config).init, jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
-    assert {name: leaf.shape for name, leaf in flatten(meta.unbox(boxed)).items()} == parameter_shapes(config)
+    made = flatten_dict(meta.unbox(boxed), sep="/")
+    assert {name: leaf.shape for name, leaf in made.items()} == parameter_shapes(config)
 
 
 def test_model_comes_back_bit_for_bit(tmp_path, config, params, tokenizer_folder):
@@ -38,9 +37,10 @@ def test_model_comes_back_bit_for_bit(tmp_path, config, params, tokenizer_folder
     save_model(tmp_path / "model", config, params, tokenizer_folder, inputs={"run": "abc"}, shard_bytes=50_000)
     loaded_config, loaded = load_model(tmp_path / "model")
     assert loaded_config == config
-    for name, leaf in flatten(params).items():
-        assert flatten(loaded)[name].dtype == np.float32
-        np.testing.assert_array_equal(flatten(loaded)[name].view(np.uint32), leaf.view(np.uint32), err_msg=name)
+    found = flatten_dict(loaded, sep="/")
+    for name, leaf in flatten_dict(params, sep="/").items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name].view(np.uint32), leaf.view(np.uint32), err_msg=name)
     assert artifacts.read_manifest(tmp_path / "model", "model")["inputs"] == {"run": "abc"}
     copied = tokenizer_of(tmp_path / "model") / "tokenizer.json"
     assert copied.read_bytes() == (tokenizer_folder / "tokenizer.json").read_bytes()
@@ -52,7 +52,7 @@ def test_model_without_tokenizer_says_so(tmp_path, config, params):
 
 
 def test_fresh_and_boxed_parameters_are_accepted(tmp_path, config):
-    save_model(tmp_path / "model", config, initial_parameters(config, jax.random.key(0)))
+    save_model(tmp_path / "model", config, init_parameters(config, jax.random.key(0)))
     boxed = jax.jit(Transformer(config).init)(jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     save_model(tmp_path / "boxed", config, boxed)
     assert load_model(tmp_path / "boxed")[0] == config
@@ -74,7 +74,7 @@ def test_any_flipped_byte_is_detected_and_named(tmp_path, config, params):
         load_model(tmp_path / "model")
 
 
-def test_folders_that_are_not_models_are_refused_with_the_way_out(tmp_path, config, params):
+def test_folders_that_are_no_models_are_refused_with_a_remedy(tmp_path, config, params):
     with pytest.raises(UserError, match="does not exist"):
         load_model(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -93,9 +93,9 @@ def test_folders_that_are_not_models_are_refused_with_the_way_out(tmp_path, conf
 
 def test_parameters_of_another_shape_are_refused_and_named(tmp_path, config, params):
     def folder_with(change):
-        flat = dict(flatten(params))
+        flat = dict(flatten_dict(params, sep="/"))
         change(flat)
-        return unflatten(flat)
+        return unflatten_dict(flat, sep="/")
 
     cases = [
         (lambda flat: flat.pop("final_norm/scale"), "lack final_norm/scale"),
@@ -114,7 +114,7 @@ def test_config_that_does_not_fit_the_tensors_is_refused(tmp_path, config, param
     path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 128}))
     with pytest.raises(UserError, match="config.json has .*bytes|config.json has changed"):
         load_model(tmp_path / "model")
-    with pytest.raises(UserError, match=r"layers/feedforward/up/kernel .* shape \(3, 48, 112\)"):
+    with pytest.raises(UserError, match=r"layers/feedforward/down/kernel .* shape \(3, 112, 48\)"):
         load_model(tmp_path / "model", verify=False)
 
 

@@ -1,5 +1,6 @@
 """The output filter: nothing listed comes through, nothing listed can be read from it, nobody can change it."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -12,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.release.output_filter import OutputFilter, build_output_filter, new_signing_key
-from apertus_jax.release.output_filter.build_command import filter_bytes
 from apertus_jax.release.output_filter.filter_file import MAGIC, read_filter
 from apertus_jax.release.output_filter.listing import Listing, NgramPlan
 from apertus_jax.release.output_filter.matching import LONGEST_GAP, Action, FilteredText
+from apertus_jax.release.output_filter.options import FilterRates
+from apertus_jax.release.output_filter.output_filter_command import filter_bytes
 from apertus_jax.release.output_filter.signing import load_signing_key
 from apertus_jax.release.output_filter.words import LONGEST_CHUNK, words_of
+from apertus_jax.storage import artifacts
 
 DATE = "2026-11-24"
 FAST = 16  # cost of scrypt
@@ -67,7 +69,7 @@ def listed(keys):
 @pytest.fixture(scope="module")
 def build(keys):
     def build(listed, output, date=DATE, **settings):
-        settings = {"scrypt_n": FAST} | settings
+        settings = {"rates": FilterRates(scrypt_n=FAST)} | settings
         return build_output_filter(listed, output, str(keys[0] / "private.pem"), date, **settings)
 
     return build
@@ -91,7 +93,7 @@ def protect(key, plan, passages=(), strings=(), secret=b""):
         assert listing.add_passage(text, plan)
     for text in strings:
         listing.add_string(text)
-    content = filter_bytes(listing, key, (DATE, "2027-05-24"), (1e-3, 1 / 16), FAST, secret)
+    content = filter_bytes(listing, key, (DATE, "2027-05-24"), FilterRates(1e-3, 1 / 16, FAST), secret)
     return read_filter(content, "filter", key.public_key().public_bytes_raw(), secret)
 
 
@@ -120,7 +122,7 @@ def spelled(generator, text):
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 10_000), max_size=30))
-def test_nothing_listed_is_missed_in_any_spelling_and_however_it_is_cut(protected, seed, places):
+def test_listed_text_is_found_in_any_spelling_and_cut(protected, seed, places):
     generator = random.Random(seed)
     picked = generator.sample(PASSAGES + STRINGS, 3)
     text = OTHER + ". " + "".join(f"{spelled(generator, each.strip('+!.'))} — {OTHER}: " for each in picked)
@@ -134,7 +136,7 @@ def test_nothing_listed_is_missed_in_any_spelling_and_however_it_is_cut(protecte
     assert logged == text and sum(report["matches"].values()) >= 3 and not report["redactions"]
 
 
-def test_strings_are_found_whatever_separates_their_parts_but_not_within_longer_words(protected):
+def test_strings_are_found_across_separators_not_inside_words(protected):
     for text in (
         "+41791234567",
         "(41) 79-123-45-67",
@@ -190,7 +192,7 @@ def reference_text(words, gaps, matches, action):
     return shown + gaps[-1]
 
 
-def test_matches_and_shown_text_equal_brute_force_in_thousands_of_cases(key):
+def test_matches_and_shown_text_equal_brute_force_in_thousands(key):
     generator = random.Random(5)
     vocabulary = ["aa", "aaa", "bbb", "ab", "cccc", "b"]
     cases = with_matches = 0
@@ -225,7 +227,7 @@ def test_matches_and_shown_text_equal_brute_force_in_thousands_of_cases(key):
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 10_000), max_size=30), st.sampled_from(list(Action)))
-def test_what_is_shown_does_not_depend_on_cuts_nor_on_what_part_was_the_prompt(protected, seed, places, action):
+def test_shown_text_depends_on_no_cut_and_no_end_of_the_prompt(protected, seed, places, action):
     generator = random.Random(seed)
     parts = [
         *generator.sample(PASSAGES + STRINGS, 2),
@@ -240,7 +242,7 @@ def test_what_is_shown_does_not_depend_on_cuts_nor_on_what_part_was_the_prompt(p
     assert run(protected, cut(text, places), action, context) == run(protected, [text], action, context)
 
 
-def test_an_occurrence_may_begin_in_the_prompt_and_none_within_it_counts(protected):
+def test_occurrence_may_begin_in_the_prompt_but_not_end_there(protected):
     assert run(protected, ["ka Mustermann Größe, 7"], context="Sie heisst Eri")[0] == "[REDACTED], 7"
     assert run(protected, [" Mustermann Größe, 7"], Action.STOP, "Sie heisst Erika")[0] == ""
     shown, report = run(protected, [", 7"], Action.STOP, "Sie heisst Erika Mustermann-Größe")
@@ -307,7 +309,7 @@ def test_keys_made_by_openssl_are_taken(listed, tmp_path):
     )
     if made.returncode:
         pytest.skip("openssl is not there")
-    build_output_filter(listed, tmp_path / "f", str(tmp_path / "k.pem"), DATE, scrypt_n=FAST)
+    build_output_filter(listed, tmp_path / "f", str(tmp_path / "k.pem"), DATE, rates=FilterRates(scrypt_n=FAST))
     assert OutputFilter(str(tmp_path / "f"), str(tmp_path / "k.pub.pem")).protected.header.version == 1
     assert (tmp_path / "f" / "public_key.pem").read_bytes() == (tmp_path / "k.pub.pem").read_bytes()
     for name, message in (
@@ -340,7 +342,7 @@ def test_the_same_inputs_give_the_same_bytes(build, listed, folder, tmp_path):
         build(listed, folder, date="2026-11-25")
 
 
-def test_nothing_listed_can_be_read_or_recognised_quickly_from_the_folder(folder):
+def test_filter_folder_hides_what_is_listed(folder):
     content = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     lowered = content.lower()
     for text in PASSAGES + STRINGS:
@@ -408,7 +410,7 @@ def test_rates_are_measured_and_ordinary_text_is_counted(build, tmp_path):
     summary = build(
         write_lines(tmp_path / "l.jsonl", rows),
         tmp_path / "f",
-        bloom_rate=0.01,
+        rates=FilterRates(bloom=0.01, scrypt_n=FAST),
         ordinary=write_lines(tmp_path / "o.jsonl", ordinary),
     )
     assert summary["ngrams"] == 1000 and summary["strings"] == 200 and summary["bloom_rate_designed"] == 0.01
@@ -429,7 +431,7 @@ def test_rates_are_measured_and_ordinary_text_is_counted(build, tmp_path):
         ([{"text": "Contact us"}], "lists nothing to protect"),
     ],
 )
-def test_a_bad_listing_is_refused_in_one_line_that_tells_no_value(build, tmp_path, rows, message):
+def test_bad_listing_is_refused_in_one_line_without_its_value(build, tmp_path, rows, message):
     listed = write_lines(tmp_path / "listed.jsonl", rows)
     with pytest.raises(UserError, match=message) as refused:
         build(listed, tmp_path / "f")
@@ -442,11 +444,6 @@ def test_a_bad_listing_is_refused_in_one_line_that_tells_no_value(build, tmp_pat
         ({"date": "24.11.2026"}, "is not a day; write YYYY-MM-DD"),
         ({"date": "2026-02-30"}, "is not a day"),
         ({"months": 0}, "months=0 must be from 1 to 120"),
-        ({"scrypt_n": 1000}, "scrypt_n=1000 must be a power of two"),
-        ({"ngram_sizes": (1,)}, "ngram_sizes = .1. must be whole numbers"),
-        ({"ngram_sizes": ()}, "must be whole numbers"),
-        ({"ngram_stride": 9}, "ngram_stride=9 must be from 1"),
-        ({"bloom_rate": 0.9}, "bloom_rate=0.9 must be a share"),
         ({"string_key": "nowhere.key"}, "string key nowhere.key does not exist"),
         ({"supersedes": "nowhere"}, "output filter nowhere does not exist"),
     ],
@@ -457,7 +454,36 @@ def test_bad_settings_are_refused_in_one_line(build, listed, tmp_path, settings,
     assert "\n" not in str(refused.value) and not (tmp_path / "f").exists()
 
 
-def test_short_texts_are_kept_whole_and_those_that_say_nothing_are_named(build, keys, tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        (FilterRates, {"scrypt_n": 1000}, "FilterRates.scrypt_n: scrypt_n=1000 must be a power of two"),
+        (FilterRates, {"bloom": 0.9}, "FilterRates.bloom = 0.9 must be a finite number at least 1e-09 and at most 0.5"),
+        (NgramPlan, {"sizes": (1,)}, "NgramPlan.sizes = .1. must be whole numbers"),
+        (NgramPlan, {"sizes": ()}, "NgramPlan.sizes = .. must be whole numbers"),
+        (NgramPlan, {"stride": 9}, "NgramPlan.stride = 9 must be from 1"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(options, settings, message):
+    with pytest.raises(UserError, match=message) as refused:
+        options(**settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_every_option_of_a_filter_is_part_of_its_identity(build, listed, tmp_path):
+    given = {"rates": FilterRates(scrypt_n=FAST), "ngrams": NgramPlan()}
+    others = {"rates": {"bloom": 1e-3, "string_prefilter": 0.1, "scrypt_n": 2 * FAST}}
+    others["ngrams"] = {"sizes": (7,), "unspaced_sizes": (19,), "stride": 8}
+    build(listed, tmp_path / "f", **given)
+    for name, options in given.items():
+        assert others[name].keys() == {field.name for field in dataclasses.fields(options)}, "a field without a value"
+        for field, value in others[name].items():
+            changed = given | {name: dataclasses.replace(options, **{field: value})}
+            with pytest.raises(UserError, match=f"made with other .*{type(options).__name__}.{field}"):
+                build(listed, tmp_path / "f", **changed)
+
+
+def test_short_texts_are_kept_whole_and_empty_ones_named(build, keys, tmp_path, caplog):
     rows = [{"text": "Erika Mustermann wohnte hier."}, {"text": "Impressum"}, {"text": PASSAGES[0], "source": "x"}]
     with caplog.at_level(logging.WARNING):
         summary = build(write_lines(tmp_path / "l.jsonl", rows), tmp_path / "f")

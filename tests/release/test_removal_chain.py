@@ -1,4 +1,7 @@
-"""A removal request, all the way: out of the next build, found in the old one, caught in what a model writes (D§18)."""
+"""A removal request, all the way: out of the next build, found in the old one, caught in what a model writes.
+
+Source: docs/reference/data.md §13.
+"""
 
 import json
 import random
@@ -7,13 +10,15 @@ import gin
 import jax
 import pytest
 
-from apertus_jax import artifacts, cli
+from apertus_jax import cli
 from apertus_jax.corpus.documents import read_documents
 from apertus_jax.data import TokenStore, tokenize
-from apertus_jax.model import ModelConfig, initial_parameters
-from apertus_jax.model_folder import save_model
+from apertus_jax.model import ModelConfig, init_parameters
+from apertus_jax.model.model_folder import save_model
 from apertus_jax.release.output_filter import OutputFilter, new_signing_key
 from apertus_jax.release.output_filter.words import ChunkReader, words_of
+from apertus_jax.storage import artifacts
+from tests.tiny_experiment import WORDS
 
 DAY = "2026-11-24"
 POLICY = """
@@ -23,7 +28,6 @@ Policy.consent_rules = [@RemovalRule()]
 prepare.launcher = 'inline'
 prepare.progress = False
 """
-WORDS = ("sun", "moon", "river", "stone", "bread", "salt", "wind", "horse", "hand", "word", "door", "light", "winter")
 PERSONAL = (
     "Erika Mustermann moved to the small blue house beside the old harbour in the winter of nineteen eighty, "
     "and told nobody but her brother."
@@ -76,12 +80,12 @@ def world(tmp_path_factory):
         max_position_embeddings=256,
         init_std=0.2,
     )
-    save_model(root / "model", config, initial_parameters(config, jax.random.key(3)), store.tokenizer_folder)
+    save_model(root / "model", config, init_parameters(config, jax.random.key(3)), store.tokenizer_folder)
     new_signing_key(root / "key.pem", root / "key.pub.pem")
     return root
 
 
-def test_a_removed_document_is_kept_out_found_in_the_old_store_and_caught_by_the_filter(world, apertus, capsys):
+def test_removed_document_is_out_found_in_old_store_and_filtered(world, apertus, capsys):
     apertus("remove", f"--input={world}/requests.jsonl", f"--output={world}/tombstones")
     tombstones = f"'{world}/tombstones'"
     apertus(
@@ -153,7 +157,7 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "generations.jsonl").read_text().split("\n") if line]
 
 
-def test_generated_text_that_is_listed_is_redacted_or_ends_the_text_and_no_row_tells_it(world, apertus, capsys):
+def test_generated_text_that_is_listed_is_redacted_or_ends(world, apertus, capsys):
     prompts = ["--prompt=sun moon", "--prompt=river", "--prompt=door light"]
     plain = {"generate__max_new_tokens": 60, "generate__seed": 5}
     apertus("generate", f"--input={world}/model", f"--output={world}/free", *prompts, **plain)
@@ -206,3 +210,29 @@ def test_generated_text_that_is_listed_is_redacted_or_ends_the_text_and_no_row_t
             assert rows[number]["continuation"] == before and rows[number]["stopped"] and report["stopped"]
     # What was made with a filter is not taken for what is made without one.
     assert cli.main(["generate", f"--input={world}/model", f"--output={world}/action_stop", *prompts]) == 2
+
+
+def test_old_store_with_nothing_to_remove_gives_an_empty_filter(world, apertus, tmp_path):
+    request = {"id": "R-2", "received": "2026-11-01", "basis": "GDPR Art. 17", "decision": "granted"}
+    request |= {"scope": "url_prefix", "value": "https://nobody.example/", "effective_date": "2026-11-20"}
+    write_lines(tmp_path / "requests.jsonl", [request])
+    apertus("remove", f"--input={tmp_path}/requests.jsonl", f"--output={tmp_path}/tombstones")
+    apertus(
+        "tombstoned",
+        f"--input={world}/store",
+        f"--output={tmp_path}/tombstoned",
+        tombstoned__tombstones=f"'{tmp_path}/tombstones'",
+        tombstoned__today=f"'{DAY}'",
+    )
+    apertus(
+        "output-filter",
+        f"--input={tmp_path}/tombstoned",
+        f"--output={tmp_path}/filter",
+        build_output_filter__signing_key=f"'{world}/key.pem'",
+        build_output_filter__date=f"'{DAY}'",
+    )
+    applied = OutputFilter(f"{tmp_path}/filter", f"{world}/key.pub.pem", today=DAY)
+    stream = applied.open("Who lives there?")
+    assert stream.feed(PERSONAL) + stream.finish() == PERSONAL
+    summary = artifacts.verify(tmp_path / "filter", "output_filter")["summary"]
+    assert (summary["ngrams"], summary["strings"], summary["unprotected"]) == (0, 0, 0)

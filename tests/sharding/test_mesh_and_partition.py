@@ -1,4 +1,4 @@
-"""Promises of the sharding room: sizes that fit or a clear line, names that decide, results that do not change."""
+"""Promises of sharding: sizes that fit or a clear line, names that decide, results that do not change."""
 
 import io
 
@@ -88,7 +88,7 @@ def test_mesh_axes_are_auto_so_that_linen_constraints_reshard():
         (MeshConfig(tensor=0), ("tensor=0",)),
     ],
 )
-def test_mesh_that_does_not_divide_is_one_clear_line_with_the_numbers(config, numbers):
+def test_mesh_that_does_not_divide_is_one_line_with_numbers(config, numbers):
     with pytest.raises(UserError) as raised:
         make_mesh(config)
     message = str(raised.value)
@@ -124,7 +124,7 @@ def test_presets_split_the_named_axes(preset, embedding, up, residual):
     assert activations == PartitionSpec(("data", "fsdp"), "context", residual)
 
 
-def test_auto_takes_the_preset_of_the_platform_and_overrides_change_one_entry():
+def test_auto_preset_is_the_platform_s_and_overrides_change_one():
     config = MeshConfig(rule_overrides=[("kv_heads", None), ("embed", ["fsdp", "context"])])
     assert partition_spec(("activation_embed",), config.axis_rules("tpu")) == PartitionSpec("tensor")
     rules = config.axis_rules()
@@ -154,7 +154,7 @@ def test_parameter_that_does_not_divide_is_named(boxed_shapes):
         parameter_shardings(narrow, mesh, rules)
 
 
-def test_optimizer_moments_are_split_like_their_parameters_and_scalars_are_whole(boxed_shapes):
+def test_moments_are_split_like_parameters_and_scalars_whole(boxed_shapes):
     mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
     rules = resolve_rules("cpu", "cpu")
     shapes = unbox(boxed_shapes)
@@ -176,7 +176,7 @@ def test_optimizer_moments_are_split_like_their_parameters_and_scalars_are_whole
     assert expected["up"].spec == PartitionSpec("fsdp", "tensor")
 
 
-def test_leaf_of_another_shape_is_not_split_like_a_parameter_of_its_name(boxed_shapes, caplog):
+def test_leaf_of_another_shape_is_not_split_like_its_namesake(boxed_shapes, caplog):
     mesh = make_mesh(MeshConfig(data=1, fsdp=8))
     state = {"rows": {"up": jax.ShapeDtypeStruct((16, 1), jnp.float32)}}
     shardings = state_shardings(state, {"params": boxed_shapes}, mesh, resolve_rules("cpu", "cpu"))
@@ -214,7 +214,7 @@ def test_constraints_on_named_axes_take_effect_under_the_mesh():
 
 
 @pytest.mark.parametrize("preset", ["gpu", "tpu"])
-def test_embedding_lookup_never_gathers_the_batch_of_the_whole_mesh(preset, capfd):
+def test_embedding_lookup_never_gathers_the_whole_batch(preset, capfd):
     config = MeshConfig(data=2, fsdp=2, tensor=2, rules=preset)
     mesh, rules = make_mesh(config), config.axis_rules()
     model = Transformer(TINY_MODEL)

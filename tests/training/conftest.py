@@ -1,20 +1,8 @@
-"""A small token store and a small run, shared by the tests of the training room."""
-
-import json
-import random
+"""A small token store and a small run, shared by the tests of training."""
 
 import pytest
 
-WORDS = ("sun", "moon", "river", "stone", "bread", "salt", "wind", "horse", "hand", "word", "door", "light", "water")
-
-
-def write_documents(path, count, seed):
-    """Writes invented documents of very different lengths as JSONL."""
-    generator = random.Random(seed)
-    with path.open("w") as file:
-        for number in range(count):
-            text = " ".join(generator.choices(WORDS, k=generator.choice([3, 8, 20, 60, 150]))) + "."
-            file.write(json.dumps({"id": f"{seed}-{number}", "text": text, "language": "eng_Latn"}) + "\n")
+from tests.tiny_experiment import write_documents
 
 
 @pytest.fixture(scope="session")

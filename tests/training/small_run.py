@@ -11,7 +11,7 @@ from apertus_jax.data import BatchSchedule, Mixture, MixtureStage
 from apertus_jax.model import ModelConfig
 from apertus_jax.objectives import goldfish, not_after_eod
 from apertus_jax.optimization import ademamix, wsd_schedule
-from apertus_jax.training import Objective, TrainingConfig, pretrain
+from apertus_jax.training import Objective, RemovalOptions, RunSchedule, TrainingConfig, pretrain
 
 MODEL = ModelConfig(512, 32, 64, 2, 4, 2)
 OBJECTIVE = Objective([goldfish(k=4, h=8), not_after_eod(2)], num_tiles=2)
@@ -20,16 +20,22 @@ TRAINING = {"sequence_length": 32, "log_every": 4, "checkpoint_every": 5, "clip_
 
 def small_run(store: Any, output: Any, training: dict[str, Any] | None = None, **overrides: Any) -> dict[str, Any]:
     """Trains 12 steps of 8 samples, with a batch ramp, on all devices; keyword arguments override."""
+    schedule = {
+        "batch_schedule": BatchSchedule(8, 16, 64),
+        "learning_rate": wsd_schedule(1e-2, 16, 160, 40),
+        "total_steps": 12,
+    }
+    schedule |= {name: overrides.pop(name) for name in (*schedule, "stop_step") if name in overrides}
+    removals = {name: overrides.pop(name) for name in ("tombstones", "on_tombstoned", "date") if name in overrides}
     arguments = {
         "store": str(store),
         "output": str(output),
         "model": MODEL,
         "mixture": Mixture([MixtureStage(rates={"one": 0.7, "two": 0.3})]),
-        "batch_schedule": BatchSchedule(8, 16, 64),
         "objective": OBJECTIVE,
         "optimizer": ademamix,
-        "learning_rate": wsd_schedule(1e-2, 16, 160, 40),
-        "total_steps": 12,
+        "schedule": RunSchedule(**schedule),
+        "removals": RemovalOptions(**removals),
         "training": TrainingConfig(**(TRAINING | (training or {}))),
         **overrides,
     }

@@ -10,9 +10,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.in_training import HeldOutEvaluator
+from apertus_jax.training.evaluators import EvaluationSchedule
 from apertus_jax.training.program import Program
-from apertus_jax.training.run_record import check_record, config_digest, write_record
-from apertus_jax.training.telemetry import read_evaluations, read_metrics
+from apertus_jax.training.records.run_record import check_record, config_digest, write_record
+from apertus_jax.training.records.telemetry import read_evaluations, read_metrics
 from tests.training.small_run import small_run
 from tests.training.test_resume import assert_same_end
 
@@ -71,7 +72,7 @@ def evaluated_run(store, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Program, "compile", counting)
-        for module in ("loop", "evaluators"):
+        for module in ("records.recorder", "evaluators"):
             patch.setattr(f"apertus_jax.training.{module}.time", CLOCK)
         norm = NormEvaluator(asleep_at=expected_tokens(700)[-2:-1])  # at step 11, in the row of step 12
         held_out = HeldOutEvaluator(1500, max_tokens=600, sequence_length=64, batch_tokens=512)
@@ -84,7 +85,7 @@ def rows_without_evaluations(folder):
     return [row for row in lines if "evaluator" not in row]
 
 
-def test_a_run_has_the_same_bits_with_evaluators_and_compiles_its_step_once(evaluated_run, finished_run, monkeypatch):
+def test_run_with_evaluators_has_the_same_bits_and_one_compile(evaluated_run, finished_run, monkeypatch):
     folder, compiled, _ = evaluated_run
     monkeypatch.setattr("tests.training.test_resume.logged", lambda run: _untimed(rows_without_evaluations(run)))
     assert_same_end(finished_run, folder)
@@ -96,7 +97,7 @@ def _untimed(rows):
     return [{name: value for name, value in row.items() if name not in timing} for row in rows]
 
 
-def test_evaluators_run_at_every_multiple_of_their_tokens_and_at_the_end(evaluated_run):
+def test_evaluators_run_at_multiples_of_their_tokens_and_the_end(evaluated_run):
     folder, _, norm = evaluated_run
     assert norm.calls == expected_tokens(700) and norm.prepared == 1
     rows = read_evaluations(folder)
@@ -122,7 +123,7 @@ def test_results_are_in_metrics_tensorboard_and_report(evaluated_run):
     assert "Evaluation: held_out" in page and "Evaluation: norm" in page and "bits_per_byte" in page
 
 
-def test_a_killed_run_goes_on_with_its_evaluations_and_writes_none_twice(store, evaluated_run, tmp_path):
+def test_killed_run_goes_on_and_writes_no_evaluation_twice(store, evaluated_run, tmp_path):
     reference, *_ = evaluated_run
     tokens = expected_tokens(700)
     killed = NormEvaluator(killed_at=tokens[3:])  # at step 10, when the newest checkpoint is that of step 5
@@ -136,7 +137,7 @@ def test_a_killed_run_goes_on_with_its_evaluations_and_writes_none_twice(store, 
     assert killed.calls == tokens[:3] and resumed.calls == tokens[1:], "steps up to 5 are done"
 
 
-def test_an_evaluation_that_a_stop_prevented_is_made_up_for_and_never_repeated(store, tmp_path):
+def test_evaluation_prevented_by_a_stop_is_made_up_for_once(store, tmp_path):
     (tmp_path / "run").mkdir()
     every_step = 8 * SEQUENCE_LENGTH
     stopped = NormEvaluator(every_step)
@@ -152,7 +153,7 @@ def test_an_evaluation_that_a_stop_prevented_is_made_up_for_and_never_repeated(s
     assert [row["step"] for row in read_evaluations(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-def test_two_evaluators_of_one_name_and_an_empty_cadence_are_refused(store, tmp_path):
+def test_evaluators_of_one_name_or_empty_cadence_are_refused(store, tmp_path):
     with pytest.raises(UserError, match="two of pretrain.evaluators are called 'norm'"):
         small_run(store, tmp_path / "run", evaluators=[NormEvaluator(), NormEvaluator()])
     with pytest.raises(UserError, match="every_tokens=0 of 'norm' must be at least 1"):
@@ -170,10 +171,10 @@ def test_what_is_bound_to_evaluators_may_change_between_starts(tmp_path):
         "english/HeldOutEvaluator.seed": "5",
     }
     write_record(tmp_path, identity, before, None)
-    check_record(tmp_path, identity, after, told=False)
+    check_record(tmp_path, identity, after, allow_change=False)
     assert config_digest(before) == config_digest(after)
     with pytest.raises(UserError, match="num_layers: 2 -> 3"):
-        check_record(tmp_path, identity, after | {"ModelConfig.num_layers": "3"}, told=False)
+        check_record(tmp_path, identity, after | {"ModelConfig.num_layers": "3"}, allow_change=False)
 
 
 def test_the_time_of_evaluators_is_not_the_time_of_the_steps(evaluated_run):
@@ -181,3 +182,12 @@ def test_the_time_of_evaluators_is_not_the_time_of_the_steps(evaluated_run):
     before, last = read_metrics(folder)[-2:]
     assert read_evaluations(folder)[-3]["seconds"] >= SECONDS_ASLEEP
     assert (last["tokens"] - before["tokens"]) / last["tokens_per_second"] < SECONDS_ASLEEP / 2
+
+
+@pytest.mark.parametrize("found", [None, 3.0, {"norm": "high"}])
+def test_evaluator_that_gives_no_numbers_is_one_line(found):
+    evaluations = EvaluationSchedule([], None, None, None)
+    evaluations.tokens_after, evaluations._view = (lambda step: 8), (lambda params: None)
+    odd = type("Odd", (), {"name": "odd", "__call__": lambda self, view, consumed: found})()
+    with pytest.raises(UserError, match="the evaluator 'odd' gives .*; it must give numbers by name"):
+        evaluations.run(odd, {}, 1)

@@ -10,7 +10,7 @@ import pytest
 
 from apertus_jax import sharding
 from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, TokenStore, stream_of_store
-from apertus_jax.data.loader import BatchLoader
+from apertus_jax.data.loader.batch_loader import BatchLoader
 from apertus_jax.model import ModelConfig
 from apertus_jax.objectives import goldfish, not_after_eod
 from apertus_jax.optimization import ademamix, optimizer_chain, wsd_schedule

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import jax
 import pytest
@@ -9,24 +10,27 @@ import pytest
 from apertus_jax import cli, sharding
 from apertus_jax.data import BatchSchedule
 from apertus_jax.errors import UserError
-from apertus_jax.model import ModelConfig
+from apertus_jax.model import ModelConfig, abstract_parameters, count_parameters
 from apertus_jax.objectives import goldfish, not_after_eod
-from apertus_jax.optimization import ademamix
-from apertus_jax.training import Objective, TrainingConfig
-from apertus_jax.training.plan import DEVICES, plan_work
-from apertus_jax.training.plan_command import plan
+from apertus_jax.optimization import ademamix, wsd_schedule
+from apertus_jax.training import Objective, RunSchedule, TrainingConfig
+from apertus_jax.training.planning.devices import DEVICES, device_named, known_devices, peak_flops_per_second
+from apertus_jax.training.planning.plan import plan_work
+from apertus_jax.training.planning.plan_command import plan
 
 MODEL = ModelConfig(4096, 256, 1344, 6, 8, 4, attention_implementation="xla_blockwise")
 MODEL_8B = ModelConfig(131072, 4096, 21504, 32, 32, 8, compute_dtype="bfloat16", remat_policy="full")
 MODEL_70B = ModelConfig(131072, 8192, 43008, 80, 64, 8, compute_dtype="bfloat16", remat_policy="full")
+PALLAS = dataclasses.replace(MODEL, attention_implementation="pallas_gpu_mha")
 OBJECTIVE = Objective([goldfish(k=4, h=8, strategy="document"), not_after_eod(2)], num_tiles=8)
 
 
 def make_plan(model=MODEL, mesh=None, accumulation=1, length=256, batch=32, **options):
     """Returns the figures of a plan for eight devices, fake ones of these tests unless said otherwise."""
     training = TrainingConfig(sequence_length=length, accumulation=accumulation)
-    arguments = {"total_steps": 100, "devices": 8, "training": training, "mesh": sharding.MeshConfig(**(mesh or {}))}
-    return plan(model, BatchSchedule(batch), OBJECTIVE, ademamix, 1e-3, **(arguments | options))
+    schedule = RunSchedule(BatchSchedule(batch), 1e-3, options.pop("total_steps", 100))
+    arguments = {"devices": 8, "training": training, "mesh": sharding.MeshConfig(**(mesh or {}))}
+    return plan(model, OBJECTIVE, ademamix, schedule, **(arguments | options))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_all_devices_together_hold_the_whole_state_once(capsys):
         figures = make_plan(MODEL_8B, mesh, length=4096, batch=4096, devices=devices)
         copies = figures["mesh"]["data"]
         held = devices * (figures["memory"]["parameters"] + figures["memory"]["optimizer_state"])
-        assert held >= copies * 4 * 4 * MODEL_8B.num_parameters
+        assert held >= copies * 4 * 4 * count_parameters(abstract_parameters(MODEL_8B))
         # Norms and other small arrays are whole on every device.
         assert held == pytest.approx(copies * figures["checkpoint_bytes"], rel=0.1)
     assert len(jax.devices()) == 8
@@ -61,7 +65,7 @@ def test_all_devices_together_hold_the_whole_state_once(capsys):
 
 
 def test_arithmetic_of_the_released_runs():
-    # Model spec §10: FLOPs per token, of the whole run, and tokens per second of a GH200.
+    # docs/reference/model_and_training.md §10: FLOPs per token, of the whole run, and tokens per second of a GH200.
     schedule = BatchSchedule(2048, 4096, 523_518 * 2048)
     large = plan_work(MODEL_70B, schedule, 4096, 1_155_828, 4096, DEVICES["gh200"], 0.3287)
     assert large.flops_per_token == pytest.approx(4.4957e11, rel=1e-4)
@@ -73,6 +77,10 @@ def test_arithmetic_of_the_released_runs():
     small = plan_work(MODEL_8B, BatchSchedule(1024), 4096, 10, 1024, DEVICES["gh200"], 0.363)
     assert small.flops_per_token == pytest.approx(5.158e10, rel=1e-4)
     assert small.tokens_per_second_and_device == pytest.approx(6960, rel=0.01)
+
+
+def test_kernel_of_another_platform_is_planned_like_blockwise():
+    assert make_plan(PALLAS)["memory"] == make_plan(MODEL)["memory"]
 
 
 def test_what_does_not_fit_is_said(capsys):
@@ -98,12 +106,22 @@ def test_more_recomputation_and_more_pieces_take_less_memory():
     ("changes", "message"),
     [
         ({"device": "abacus"}, "choose one of"),
-        ({"utilization": 1.5}, "share of the peak"),
+        ({"utilization": 1.5}, "above 0 and at most 1"),
+        ({"utilization": math.nan}, "plan.utilization = nan"),
+        ({"devices": -1}, "plan.devices = -1"),
+        ({"devices": True}, "plan.devices = True"),
+        ({"total_steps": 0}, "RunSchedule.total_steps = 0"),
         ({"mesh": {"data": 3}}, "there are 8"),
         ({"mesh": {"data": 1, "tensor": 8}}, "does not divide"),
         ({"batch": 12}, "does not divide over 8"),
         ({"accumulation": 3}, "does not divide into 3"),
         ({"devices": 16, "compile": True}, "needs 16 devices here"),
+        (
+            {"model": dataclasses.replace(MODEL, attention_implementation="tpu_splash")},
+            "runs on tpu only and this is gpu",
+        ),
+        ({"model": PALLAS, "length": 40}, "multiple of 16, not 40"),
+        ({"model": PALLAS, "compile": True}, "runs on gpu only and this is cpu"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line(changes, message):
@@ -124,3 +142,18 @@ def test_a_plan_takes_the_gin_file_of_a_run(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["plan"]  # without an output nothing is written
     assert cli.main([*arguments[:3], "--gin.plan.mesh=@MeshConfig()", "--gin.MeshConfig.data=3"]) == 2
     assert "there are 8" in capsys.readouterr().err
+
+
+def test_a_schedule_in_fractions_of_the_run_can_be_compiled():
+    tiny, training = ModelConfig(512, 32, 64, 1, 4, 2), TrainingConfig(sequence_length=32)
+    rate = wsd_schedule(1e-3, warmup_fraction=0.1, decay_fraction=0.2)
+    schedule = RunSchedule(BatchSchedule(8), rate, 100)
+    figures = plan(tiny, OBJECTIVE, ademamix, schedule, training, devices=8, compile=True)
+    assert figures["compiled"]["state_and_batch"] > 0
+
+
+def test_cpu_of_this_machine_is_shared_among_its_devices():
+    whole, share = device_named("cpu", 1), device_named("cpu", 4)
+    assert share.memory_bytes * 4 == whole.memory_bytes and share.flops_per_second * 4 == whole.flops_per_second
+    assert whole.platform == "cpu" and "cpu" in known_devices()
+    assert peak_flops_per_second(jax.devices("cpu")) is None  # no MFU against a rough figure

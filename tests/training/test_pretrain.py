@@ -1,10 +1,14 @@
 """A run from start to end."""
 
+import dataclasses
 import json
 
-from apertus_jax import artifacts
-from apertus_jax.model_folder import load_model
-from tests.training.small_run import small_run
+import pytest
+
+from apertus_jax.errors import UserError
+from apertus_jax.model.model_folder import load_model
+from apertus_jax.storage import artifacts
+from tests.training.small_run import MODEL, small_run
 
 
 def test_a_run_ends_with_model_report_and_metrics(finished_run):
@@ -16,7 +20,14 @@ def test_a_run_ends_with_model_report_and_metrics(finished_run):
     config, params = load_model(finished_run)
     assert config.vocab_size == 512 and params["lm_head"]["kernel"].shape == (32, 512)
     page = (finished_run / "report.html").read_text()
-    assert page.count("<svg") == 6 and "<script" not in page and "src=" not in page
+    assert page.count("<figure") == 6 and "<script" not in page and "src=" not in page
+
+
+def test_kernel_of_another_platform_leaves_no_run_folder(store, tmp_path):
+    model = dataclasses.replace(MODEL, attention_implementation="tpu_splash")
+    with pytest.raises(UserError, match="'tpu_splash' runs on tpu only and this is cpu"):
+        small_run(store, tmp_path / "run", model=model)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_finished_run_started_again_changes_nothing(finished_run, store):

@@ -10,10 +10,11 @@ import pytest
 
 from apertus_jax.corpus.removal import remove
 from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, TokenStore, stream_of_store
-from apertus_jax.data.loader import BatchLoader
-from apertus_jax.data.tombstoned_documents import find_tombstoned, open_tombstones
+from apertus_jax.data.loader.batch_loader import BatchLoader
+from apertus_jax.data.provenance.tombstoned_documents import find_tombstoned, open_tombstones
 from apertus_jax.errors import UserError
-from apertus_jax.model_folder import load_model
+from apertus_jax.model.model_folder import load_model
+from apertus_jax.training.run import Caller
 from apertus_jax.training.tombstones import day_of_run
 from apertus_jax.training.train_step import batch_loss
 from tests.training.small_run import MODEL, small_run
@@ -53,7 +54,7 @@ def named(store, tmp_path):
     return tombstones_of(tmp_path / "named", *identities, *long_documents(store, "held_out", 1))
 
 
-def test_a_store_with_removed_documents_is_refused_before_anything_is_written(store, named, tmp_path):
+def test_store_with_removed_documents_is_refused_before_writing(store, named, tmp_path):
     with pytest.raises(
         UserError, match=r"holds 7 documents that removal requests in .* request R-0;.*'mask'"
     ) as raised:
@@ -128,12 +129,12 @@ def test_no_gradient_depends_on_a_masked_document(store, named, finished_run):
 def test_other_tombstones_on_resume_are_shown_as_a_difference(store, named, tmp_path):
     nothing = tombstones_of(tmp_path / "nothing", "0" * 32)
     later = tombstones_of(tmp_path / "later", "0" * 32, "1" * 32, day="2026-05-01")
-    settings = {"on_tombstoned": "mask", "tombstones_date": "2026-04-01"}
+    settings = {"on_tombstoned": "mask", "date": "2026-04-01"}
 
     def run(name, **arguments):
-        names = ("tombstones", "on_tombstoned", "tombstones_date")
-        bindings = {f"pretrain.{each}": repr(arguments.get(each)) for each in names}
-        return small_run(store, tmp_path / name, **arguments, effective_config=lambda: bindings)
+        names = ("tombstones", "on_tombstoned", "date")
+        bindings = {f"RemovalOptions.{each}": repr(arguments.get(each)) for each in names}
+        return small_run(store, tmp_path / name, **arguments, caller=Caller(lambda: bindings))
 
     run("run", total_steps=5, tombstones=nothing, **settings)
     for changes in (
@@ -145,22 +146,22 @@ def test_other_tombstones_on_resume_are_shown_as_a_difference(store, named, tmp_
             run("run", **settings | changes)
     # The same requests from another place, looked up on another day, are no difference.
     moved = tombstones_of(tmp_path / "moved", "0" * 32)
-    run("run", total_steps=6, tombstones=moved, tombstones_date="2026-04-02")
+    run("run", total_steps=6, tombstones=moved, date="2026-04-02")
     run("run", total_steps=7, tombstones=named, allow_config_change=True, on_tombstoned="mask")
     run("dated", total_steps=5, tombstones=later, **settings)
     with pytest.raises(UserError, match="0 in effect' -> '[0-9a-f]{32}, 2 in effect'"):
-        run("dated", tombstones=later, tombstones_date="2026-05-01")
+        run("dated", tombstones=later, date="2026-05-01")
 
 
 def test_what_cannot_be_obeyed_is_refused(store, named, tmp_path):
     causal = dataclasses.replace(MODEL, doc_attention="causal")
     for reason, settings in (
         ("would still read", {"model": causal, "on_tombstoned": "mask"}),
-        ("must be 'refuse' or 'mask'", {"on_tombstoned": "drop"}),
-        ("is not a day", {"tombstones_date": "tomorrow"}),
+        ("must be one of 'refuse', 'mask'", {"on_tombstoned": "drop"}),
+        ("is not a day", {"date": "tomorrow"}),
         ("holds a token_store, not a tombstones", {"tombstones": str(store)}),
     ):
         with pytest.raises(UserError, match=reason):
             small_run(store, tmp_path / "run", **{"tombstones": named} | settings)
         assert not (tmp_path / "run").exists()
-    assert small_run(store, tmp_path / "run", tombstones=named, tombstones_date="2026-01-31", total_steps=1)["finished"]
+    assert small_run(store, tmp_path / "run", tombstones=named, date="2026-01-31", total_steps=1)["finished"]

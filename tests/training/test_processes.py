@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from apertus_jax import artifacts
-from apertus_jax.model_folder import load_model
+from apertus_jax.model.model_folder import load_model
+from apertus_jax.storage import artifacts
 from tests.training.small_run import small_run
 from tests.training.test_resume import SCRIPT, process_environment
 

@@ -10,9 +10,9 @@ import pytest
 
 from apertus_jax import cli
 from apertus_jax.corpus.removal import remove
-from apertus_jax.data import Mixture, MixtureStage, TokenStore, stream_of_store
-from apertus_jax.data.loader import BatchLoader
-from apertus_jax.data.provenance_command import provenance as provenance_of
+from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, TokenStore, stream_of_store
+from apertus_jax.data.loader.batch_loader import BatchLoader
+from apertus_jax.data.provenance.provenance_command import provenance as provenance_of
 from apertus_jax.errors import UserError
 from tests.training.small_run import small_run
 
@@ -27,8 +27,6 @@ def provenance(store):
 
 def batches(store, mixture):
     """Returns the batches of the steps of `small_run`, made from its arguments and not from its record."""
-    from apertus_jax.data import BatchSchedule
-
     opened = TokenStore.open(store)
     stream = stream_of_store(opened, mixture, BatchSchedule(8, 16, 64), 32, 28, STEPS)
     loader = BatchLoader(stream, vocab_size=512, eod_id=opened.eod_id)
@@ -61,12 +59,38 @@ def test_steps_of_a_document_are_the_steps_that_name_it(provenance, store, finis
             assert provenance(finished_run, identity) == expected
 
 
+class CountedBlend:
+    """The sources that `later` gives to samples from `change` on, each drawn on from where `earlier` had left it."""
+
+    def __init__(self, earlier, later, change, num_samples):
+        self.names = later.names
+        before, after = earlier.locate(np.arange(change))[0], later.locate(np.arange(change, num_samples))[0]
+        drawn = {name: int((before == number).sum()) for number, name in enumerate(earlier.names)}
+        self.table = {}
+        for sample, source in enumerate(after.tolist(), change):
+            self.table[sample] = source, drawn[later.names[source]]
+            drawn[later.names[source]] += 1
+
+    def locate(self, samples):
+        sources, draws = zip(*(self.table[sample] for sample in samples.tolist()), strict=True)
+        return np.array(sources), np.array(draws)
+
+
+def batches_after_change(store, earlier, later, first_step):
+    """Returns the batches from a step on at which the mixture was changed, by step."""
+    opened, schedule = TokenStore.open(store), BatchSchedule(8, 16, 64)
+    old, new = (stream_of_store(opened, each, schedule, 32, 28, STEPS) for each in (earlier, later))
+    blend = CountedBlend(old.blend, new.blend, schedule.first_sample(first_step), schedule.first_sample(STEPS))
+    loader = BatchLoader(new.going_on(schedule, blend), vocab_size=512, eod_id=opened.eod_id)
+    return {step: loader.batch(step) for step in range(first_step, STEPS)}
+
+
 def test_steps_before_a_change_of_the_mixture_stay_explained(provenance, store, tmp_path):
     other = Mixture([MixtureStage(rates={"one": 0.1, "two": 0.9})])
     small_run(store, tmp_path / "run", total_steps=5)
     small_run(store, tmp_path / "run", mixture=other, allow_config_change=True)
-    first = batches(store, Mixture([MixtureStage(rates={"one": 0.7, "two": 0.3})]))
-    second = batches(store, other)
+    before = Mixture([MixtureStage(rates={"one": 0.7, "two": 0.3})])
+    first, second = batches(store, before), batches_after_change(store, before, other, 5)
     by_step = []
     for step in range(STEPS):
         rows = provenance(tmp_path / "run", str(step))
@@ -88,7 +112,7 @@ def test_texts_and_a_file_of_all_uses_on_request(provenance, store, finished_run
         provenance(finished_run, "4", output=str(tmp_path / "out"), show_text=True)
 
 
-def test_held_out_documents_were_not_read_and_strangers_are_named(provenance, store, finished_run, capsys):
+def test_held_out_documents_were_unread_and_strangers_are_named(provenance, store, finished_run, capsys):
     held_out = TokenStore.open(store).source("held_out").documents["document_id"][0].as_py()
     assert provenance(finished_run, held_out) == []
     shown = " ".join(capsys.readouterr().out.split())
@@ -98,7 +122,7 @@ def test_held_out_documents_were_not_read_and_strangers_are_named(provenance, st
             provenance(finished_run, question)
 
 
-def test_a_removal_request_is_answered_with_the_steps_of_its_documents(provenance, store, finished_run, tmp_path):
+def test_removal_request_is_answered_with_its_documents_steps(provenance, store, finished_run, tmp_path):
     table = TokenStore.open(store).source("one").documents
     identities = table["document_id"].to_pylist()[:3]
     requests = [

@@ -106,7 +106,7 @@ def test_resume_after_many_kills_is_bit_identical(store, tmp_path, devices):
     assert_same_end(tmp_path / "reference", tmp_path / "killed")
 
 
-def test_every_crash_state_of_a_training_run_resumes_bit_identically(store, finished_run, tmp_path, tmp_path_factory):
+def test_crash_states_of_a_run_all_resume_bit_identically(store, finished_run, tmp_path, tmp_path_factory):
     crash_points = CrashPoints.build(tmp_path_factory.mktemp("crash_points"))
     output = tmp_path / "recorded"
     command = [sys.executable, str(SCRIPT), str(store), str(output)]
@@ -164,7 +164,7 @@ def test_a_file_called_exit_stops_the_run(store, tmp_path):
     assert not (tmp_path / "run" / "exit").exists()
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(store, finished_run, tmp_path, caplog):
+def test_damaged_newest_checkpoint_is_named_and_not_used(store, finished_run, tmp_path, caplog):
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("model", "finished.json"))
     newest = folder / "checkpoints" / "step_0000000012"

@@ -5,7 +5,13 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from apertus_jax.training.telemetry import MetricsLog, TensorBoardLog, format_seconds, read_metrics
+from apertus_jax.training.records.telemetry import (
+    MetricsLog,
+    TensorBoardLog,
+    format_seconds,
+    read_metrics,
+    scalars_of_row,
+)
 
 
 def test_rows_after_the_restored_step_are_cut_off(tmp_path):
@@ -45,3 +51,70 @@ def test_tensorboard_reads_what_was_written(tmp_path):
 @pytest.mark.parametrize(("seconds", "spelled"), [(41.6, "42s"), (187, "3m07s"), (7500, "2h05m")])
 def test_durations_are_spelled_for_people(seconds, spelled):
     assert format_seconds(seconds) == spelled
+
+
+def points(folder):
+    """Returns every scalar in the event files as a reader that knows nothing of restarts finds them."""
+    found = []
+    for path in sorted((folder / "tensorboard").iterdir()):
+        for event in EventFileLoader(str(path)).Load():
+            found += [(event.step, value.tag, value.tensor.float_val[0]) for value in event.summary.value]
+    return found
+
+
+def write_points(folder, steps, first_step, rows=True):
+    """Writes a point and an evaluation for each step, as a start of a run at `first_step` does."""
+    metrics, log = MetricsLog(folder, first_step), TensorBoardLog(folder, first_step)
+    for step in steps:
+        for row in (
+            {"step": step, "loss": 1.0 / step},
+            {"step": step, "evaluator": "e", "metrics": {"m": float(step)}},
+        ):
+            if rows:
+                metrics.write(row)
+            log.write(step, scalars_of_row(row))
+    metrics.close()
+    log.close()
+
+
+def expected(steps):
+    return sorted(
+        [(step, "train/loss", pytest.approx(1.0 / step)) for step in steps]
+        + [(step, "evaluation/e/m", float(step)) for step in steps],
+        key=lambda point: (point[0], point[1] != "train/loss"),
+    )
+
+
+@pytest.mark.parametrize("rows", [True, False], ids=["with metrics", "alone"])
+def test_a_run_that_goes_on_has_every_point_once(tmp_path, rows):
+    write_points(tmp_path, range(1, 6), 0, rows)
+    write_points(tmp_path, range(6, 8), 5, rows)
+    assert points(tmp_path) == expected(range(1, 8))
+    write_points(tmp_path, range(5, 10), 4, rows)  # from an earlier checkpoint
+    assert points(tmp_path) == expected(range(1, 10))
+
+
+def test_points_that_a_kill_took_come_from_the_metrics(tmp_path):
+    write_points(tmp_path, range(1, 6), 0)
+    [path] = (tmp_path / "tensorboard").iterdir()
+    for size in (len(path.read_bytes()) // 2, 11, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        TensorBoardLog(tmp_path, 5).close()
+        assert points(tmp_path) == expected(range(1, 6))
+        [path] = (found for found in (tmp_path / "tensorboard").iterdir() if "_to_" in found.name)
+
+
+def test_an_open_tensorboard_is_told_to_forget(tmp_path):
+    write_points(tmp_path, range(1, 6), 0)
+    write_points(tmp_path, range(6, 8), 5)
+    first = min((tmp_path / "tensorboard").iterdir())
+    events = list(EventFileLoader(str(first)).Load())
+    assert events[1].session_log.status == 1 and events[1].step == 0
+
+
+def test_a_row_that_was_written_twice_counts_once(tmp_path):
+    row = '{"step": 5, "loss": 2.0}\n'
+    (tmp_path / "metrics.jsonl").write_text(row + row + '{"step": 5, "evaluator": "e", "metrics": {}}\n')
+    MetricsLog(tmp_path, 5).close()
+    assert len(read_metrics(tmp_path)) == 1
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

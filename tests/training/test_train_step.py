@@ -92,12 +92,12 @@ def test_a_group_without_kept_labels_weighs_nothing():
     np.testing.assert_array_equal(normalize_weights(weights * 0, "global", 1), np.zeros((2, 2)))
 
 
-def test_a_batch_that_does_not_split_into_microbatches_is_refused():
+def test_batch_that_does_not_split_into_microbatches_is_refused():
     with pytest.raises(UserError, match=r"3 rows does not split .*microbatch_size=2"):
         check_microbatches(3, Objective([], "microbatch", microbatch_size=2))
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(state, optimizer):
+def test_step_not_finite_changes_nothing_but_the_counts(state, optimizer):
     batch = make_batch(4)
     batch["loss_weights"] = batch["loss_weights"].at[0, 0].set(jnp.nan)
     after, metrics = run_step(state, optimizer, Objective([]), batch)
@@ -132,3 +132,20 @@ def test_the_first_update_follows_the_plain_gradient(state):
     big = jax.tree.map(lambda g: jnp.abs(g) > 1e-6, gradients)
     for left, right, chosen in zip(*map(jax.tree.leaves, (moved, updates, big)), strict=True):
         np.testing.assert_allclose(np.asarray(left)[chosen], np.asarray(right)[chosen], rtol=0, atol=2e-3 * rate)
+
+
+def test_mask_can_draw_anew_at_each_step(state, optimizer):
+    """A drop keyed on `samples_consumed`: other labels at the next step, the same ones when a step is done again."""
+
+    def half(batch):
+        high, low = batch["samples_consumed"]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), high), low)
+        return jax.random.bernoulli(key, 0.5, batch["tokens"][:, 1:].shape)
+
+    batch = make_batch(4)
+    step = jax.jit(make_train_step(MODEL, optimizer, Objective([half])))
+    after, first = step(state, batch)
+    _, second = step(state.replace(samples_consumed=after.samples_consumed), batch)
+    _, again = step(state, batch)
+    assert 0.3 < float(first["kept_fraction"]) < 0.7
+    assert first["loss"] == again["loss"] != second["loss"]

@@ -1,7 +1,7 @@
 """Classifiers of quality and toxicity: embedders, heads, their training, thresholds as percentiles, and the rules.
 
-One embedding of a document serves every head (data spec §5, §6). Nothing here imports torch unless an embedder that
-needs it is built.
+One embedding of a document serves every head (docs/reference/data.md §5, §6). Nothing here imports torch unless an
+embedder that needs it is built.
 """
 
 from apertus_jax.corpus.classifiers.classifier_folder import Classifier, load_classifier
@@ -16,7 +16,7 @@ from apertus_jax.corpus.classifiers.rules import (
     ToxicityRule,
 )
 from apertus_jax.corpus.classifiers.scoring import ClassifierScoring
-from apertus_jax.corpus.classifiers.train_classifier import train_classifier
+from apertus_jax.corpus.classifiers.train_classifier_command import train_classifier
 from apertus_jax.corpus.classifiers.transformer_embeddings import TransformerEmbedding
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A trained head as a folder: `head.safetensors` and `classifier.json`, committed with digests."""
+"""Classifier folder: `head.safetensors` and `classifier.json`, committed with digests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.classifiers.head import HeadShape, Parameters, score_row
 from apertus_jax.errors import UserError
-from apertus_jax.tensor_files import TensorReader, TensorSpec, write_tensors
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import read_json_object
+from apertus_jax.storage.tensor_files import TensorReader, TensorSpec, write_tensors
 
 KIND = "classifier"
 STEM = "head"
@@ -53,7 +54,7 @@ def load_classifier(folder: epath.PathLike, task: str) -> Classifier:
     root = epath.Path(folder)
     manifest = artifacts.verify(root, KIND)
     try:
-        description = json.loads((root / DESCRIPTION_FILE).read_text())
+        description = read_json_object(root / DESCRIPTION_FILE)
         found = description["task"]
         shape = HeadShape(**description["head"])
         embedder, languages = dict(description["embedder"]), tuple(description["languages"])

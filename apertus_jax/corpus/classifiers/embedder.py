@@ -1,4 +1,4 @@
-"""What turns text into the vectors that classifiers look at.
+"""Text embedders: the contract of what turns text into the vectors that classifiers read.
 
 A document is cut into chunks and every chunk becomes one vector. Vectors are rounded to half precision right away:
 that is what can be kept beside the scores, so a head sees the same numbers whether they were kept or computed anew.

@@ -1,4 +1,4 @@
-"""Hashed n-grams of characters and words: an embedder for every script that needs nothing but NumPy.
+"""Hashed n-grams of characters and words: an embedder for every script that needs only NumPy.
 
 A chunk is normalised (NFKC, case folded, runs of anything but letters, marks and digits kept as they are), and each
 n-gram of its characters and each word and pair of words adds +1 or −1 to one of D cells, both chosen by a 64-bit hash
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from apertus_jax.errors import UserError
+from apertus_jax.mix64 import GOLDEN_RATIO_64, mix64
+from apertus_jax.validation import fields_by_annotation
 
 FORMAT = 1
 CHARACTER_LENGTHS = (1, 2, 3, 4)
@@ -27,13 +29,11 @@ SMALLEST, LARGEST = 64, 1 << 16
 # A cut may move back this share of a chunk to find white space, so that words stay whole.
 LATEST_CUT = 8
 CLASSIFIED = 0x20000
-FOLD, MIX_FIRST, MIX_SECOND = (
-    np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
 WORD_SALT, PAIR_SALT = np.uint64(0x5851F42D4C957F2D), np.uint64(0x14057B7EF767814F)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class HashedNgramEmbedding:
     """Options of the hashed embedder: cells D (a power of two) and the longest chunk in characters."""
 
@@ -86,8 +86,8 @@ class HashedNgramEmbedder:
         pieces, start = [], 0
         while len(text) - start > size:
             end = start + size
-            room = size // LATEST_CUT
-            end -= (room - _after_last_space(text[end - room : end])) % room
+            longest_cut = size // LATEST_CUT
+            end -= (longest_cut - _after_last_space(text[end - longest_cut : end])) % longest_cut
             pieces.append(text[start:end])
             start = end
         if start < len(text) or not pieces:
@@ -146,22 +146,15 @@ def _code_points(chunk: str) -> np.ndarray:
     return np.frombuffer(padded, np.uint32).astype(np.uint64)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Returns uint64 values scrambled one to one (the finaliser of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * MIX_FIRST
-    values = (values ^ (values >> np.uint64(27))) * MIX_SECOND
-    return values ^ (values >> np.uint64(31))
-
-
 def _character_ngrams(points: np.ndarray) -> list[np.ndarray]:
     """Returns one array of hashes for each length of character n-grams."""
     found, rolling = [], np.zeros(len(points), np.uint64)
     for length in range(1, max(CHARACTER_LENGTHS) + 1):
         if length > len(points):
             break
-        rolling = rolling[: len(points) - length + 1] * FOLD + points[length - 1 :] + np.uint64(1)
+        rolling = rolling[: len(points) - length + 1] * GOLDEN_RATIO_64 + points[length - 1 :] + np.uint64(1)
         if length in CHARACTER_LENGTHS:
-            found.append(_mix(rolling ^ np.uint64(length << 56)))
+            found.append(mix64(rolling ^ np.uint64(length << 56)))
     return found
 
 
@@ -176,7 +169,7 @@ def _word_ngrams(points: np.ndarray) -> list[np.ndarray]:
     inside = np.flatnonzero(in_word)
     first_of_word = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     place = np.arange(len(inside)) - np.repeat(first_of_word, lengths)
-    letters = _mix(points[inside] * FOLD + place.astype(np.uint64))
-    words = _mix(np.add.reduceat(letters, first_of_word) ^ WORD_SALT)
-    pairs = _mix(words[:-1] * FOLD + words[1:] ^ PAIR_SALT)
+    letters = mix64(points[inside] * GOLDEN_RATIO_64 + place.astype(np.uint64))
+    words = mix64(np.add.reduceat(letters, first_of_word) ^ WORD_SALT)
+    pairs = mix64(words[:-1] * GOLDEN_RATIO_64 + words[1:] ^ PAIR_SALT)
     return [words, pairs]

@@ -1,9 +1,9 @@
-"""The network on top of an embedding: logistic regression or one hidden layer, with its gradients, in NumPy.
+"""Classifier head on an embedding: logistic regression or one hidden layer, with gradients, in NumPy.
 
     hidden = ReLU(embedding · W1 + b1), dropout while training;  logits = hidden · W2 + b2
 
 One output is read through a sigmoid, two through a softmax, each exactly once: the published toxicity head feeds the
-softmax into a cross-entropy that takes a softmax again (data spec §5), which flattens its gradients.
+softmax into a cross-entropy that takes a softmax again (docs/reference/data.md §5), which flattens its gradients.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Training of a head: AdamW with decoupled decay, linear warm-up, dropout, all from one seed (data spec §5, §6)."""
+"""Training of a classifier head: AdamW, linear warm-up and dropout, all from one seed.
+
+Source: docs/reference/data.md §5, §6.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ TASKS = (QUALITY, TOXICITY)
 
 @dataclasses.dataclass(frozen=True)
 class HeadRecipe:
-    """How a head is built and trained; `standard_recipe` gives the two that the paper publishes."""
+    """Architecture and training settings of a head; `standard_recipe` gives the two that the paper publishes."""
 
     hidden_size: int = 256
     outputs: int = 1
@@ -52,8 +55,8 @@ class HeadRecipe:
 def standard_recipe(task: str, implementation: str) -> HeadRecipe:
     """Returns the recipe for `quality` or `toxicity` over an embedder implementation.
 
-    Over a transformer: the sizes and rates of data spec §5 and §6. Over hashed n-grams: logistic regression, whose
-    sparse unit vectors need a far larger rate.
+    Over a transformer: the sizes and rates of docs/reference/data.md §5 and §6. Over hashed n-grams: logistic
+    regression, whose sparse unit vectors need a far larger rate.
     """
     toxicity = task == TOXICITY
     if implementation == "transformer":
@@ -130,7 +133,7 @@ def train_head(
     for epoch in range(1, recipe.epochs + 1):
         losses = []
         for batch in epoch_batches(len(labels), recipe.batch_size, generator):
-            mask = None
+            mask: np.ndarray | None = None
             if recipe.hidden_size and recipe.dropout:
                 kept = generator.random((len(batch), recipe.hidden_size)) >= recipe.dropout
                 mask = (kept / (1 - recipe.dropout)).astype(dtype)

@@ -1,10 +1,12 @@
-"""Uniform 64-bit keys of documents: what a seeded choice looks at instead of order, worker or neighbours."""
+"""Keyed 64-bit hashes of document ids, for sampling that does not depend on order, worker or neighbours."""
 
 from __future__ import annotations
 
 import hashlib
 
 import numpy as np
+
+from apertus_jax.mix64 import mix64
 
 KEYS = 1 << 64
 
@@ -26,9 +28,7 @@ def derived_keys(keys: np.ndarray, purpose: str, seed: int) -> np.ndarray:
     salt = hashlib.blake2b(f"{purpose}|{seed}".encode(), digest_size=16).digest()
     first, second = (np.frombuffer(salt[at : at + 8], "<u8").astype(np.uint64)[0] for at in (0, 8))
     values = keys.astype(np.uint64) + first
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    values = (values ^ (values >> np.uint64(31))) ^ second
+    values = mix64(values) ^ second
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     return values ^ (values >> np.uint64(33))
 

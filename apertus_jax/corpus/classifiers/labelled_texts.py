@@ -1,26 +1,30 @@
-"""Labelled texts: what heads are trained on, and the removal of whatever shares passages with a benchmark."""
+"""Labelled texts for training heads, with removal of those that share passages with a benchmark."""
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from apertus_jax.corpus.documents import JSONL_SUFFIXES, UNKNOWN_LANGUAGE, input_files, parquet_rows, read_documents
+from apertus_jax.corpus.documents import (
+    JSONL_SUFFIXES,
+    NOT_A_LINE,
+    UNKNOWN_LANGUAGE,
+    input_files,
+    jsonl_rows,
+    parquet_rows,
+    read_documents,
+)
 from apertus_jax.errors import UserError
+from apertus_jax.unspaced_scripts import PASSAGE_CHARACTERS_1
 
 COLUMNS = ("text", "label", "language", "group")
 EXCLUDED_WORDS = 8
-# Scripts without spaces between words: each of their characters counts as a word.
-UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff"
-WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
+WORD = re.compile(f"[{PASSAGE_CHARACTERS_1}]|[^\\W{PASSAGE_CHARACTERS_1}]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ def read_labelled_texts(path: epath.PathLike) -> Iterator[LabelledText]:
       UserError: an input is missing or a row is no labelled text; names file and row.
     """
     for file in input_files(path):
-        rows = _jsonl_rows(file) if file.name.endswith(JSONL_SUFFIXES) else parquet_rows(file, COLUMNS)
+        rows = jsonl_rows(file, NOT_A_LINE) if file.name.endswith(JSONL_SUFFIXES) else parquet_rows(file, COLUMNS)
         for number, row in rows:
             yield _labelled_text(row, f"{file}, row {number}")
 
@@ -61,19 +65,6 @@ def _labelled_text(row: Any, where: str) -> LabelledText:
         if not isinstance(value, str):
             raise UserError(f"{where}: field {name} must be a string, found {type(value).__name__}; mend the row")
     return LabelledText(text, int(label), **others)
-
-
-def _jsonl_rows(path: epath.Path) -> Iterator[tuple[int, Any]]:
-    number = 0
-    try:
-        with path.open("rb") as raw, gzip.open(raw) if path.name.endswith(".gz") else raw as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path}, row {number}: not a line of JSON in UTF-8; mend or remove it") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}, after row {number}: damaged gzip data ({error}); copy the file again") from error
 
 
 def passage_detector(excluded: epath.PathLike, words: int = EXCLUDED_WORDS) -> Callable[[str], bool]:

@@ -1,4 +1,4 @@
-"""How good a score is: area under the ROC curve with bootstrap intervals, calibration error."""
+"""Classifier metrics: area under the ROC curve with bootstrap intervals, calibration error."""
 
 from __future__ import annotations
 

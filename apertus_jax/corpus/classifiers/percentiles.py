@@ -1,4 +1,4 @@
-"""Thresholds as percentiles of scores, measured on a uniform sample of the documents that consent allows.
+"""Percentile thresholds of scores, measured on a uniform sample of the documents that consent allows.
 
 Scores of a classifier are not calibrated, so a threshold is the score that a chosen share of documents exceeds. The
 sample of a language is its documents with the smallest keyed hashes (a bottom-k sketch): uniform, independent of the
@@ -21,6 +21,7 @@ from apertus_jax.corpus.classifiers.keyed_hash import derived_keys
 from apertus_jax.errors import UserError
 
 SAMPLE_SIZE = 1_000_000
+STATISTICS_NAME = "percentiles"
 PURPOSE = "percentile sample"
 ROWS_PER_BATCH = 4096
 Record = np.dtype([("key", np.uint64), ("quality", np.float64), ("toxicity", np.float64)])
@@ -83,7 +84,7 @@ def toxicity_threshold(scores: np.ndarray, drop_share: float) -> float | None:
 
 @dataclasses.dataclass(frozen=True)
 class PercentileOptions:
-    """What `prepare` aggregates: sample size and seed, and the shares that rules may ask for."""
+    """Settings of percentiles: sample size and seed, and the shares that rules may ask for."""
 
     seed: int = 0
     sample_size: int = SAMPLE_SIZE
@@ -113,6 +114,22 @@ class PercentileSketch:
         self._samples: dict[str, BottomSample] = {}
         self._waiting: dict[str, list[tuple[int, float, float]]] = {}
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `add` reads of a row."""
+        return ("sample_key", "quality_score", "toxicity_score", self._options.language_column)
+
+    def widen(self, other: PercentileSketch) -> None:
+        """Also measures the shares of another sketch that nothing was added to; one sample serves both."""
+        mine, theirs = self._options, other._options
+        shares: dict[str, Any] = {
+            name: tuple(sorted({*getattr(mine, name), *getattr(theirs, name)}))
+            for name in ("quality_keep", "toxicity_drop")
+        }
+        self._options = dataclasses.replace(mine, **shares)
+        if self._options != dataclasses.replace(theirs, **shares):
+            raise ValueError("sketches of other samples cannot be joined")
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Looks at one row of scores; documents that were not evaluated are passed over."""
         key = row.get("sample_key")
@@ -141,12 +158,12 @@ class PercentileSketch:
             mine = self._samples.setdefault(language, BottomSample(self._options.sample_size))
             mine.merge(other._samples[language])
 
-    def statistics(self) -> dict[str, Any]:
-        """Returns the thresholds: `{"percentiles": {language: {...}}}`, JSON only; infinities are left as null."""
+    def result(self) -> dict[str, Any]:
+        """Returns the thresholds, `{"seed": …, "languages": {language: {…}}}`, JSON only; infinities become null."""
         for language in sorted(self._waiting):
             self._flush(language)
         languages = {name: self._language(sample) for name, sample in sorted(self._samples.items())}
-        return {"percentiles": {"seed": self._options.seed, "languages": languages}}
+        return {"seed": self._options.seed, "languages": languages}
 
     def _flush(self, language: str) -> None:
         waiting = self._waiting.pop(language, [])
@@ -203,4 +220,4 @@ def percentile_statistics(
     sketch = PercentileSketch(options)
     for row in rows:
         sketch.add(row)
-    return sketch.statistics()
+    return {STATISTICS_NAME: sketch.result()}

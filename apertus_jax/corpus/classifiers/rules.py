@@ -1,15 +1,25 @@
-"""What is decided from the scores: the best share by quality, all but the worst by toxicity (data spec §5, §6)."""
+"""Quality and toxicity rules: keep the best share by quality, drop the worst share by toxicity.
+
+Source: docs/reference/data.md §5, §6.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from apertus_jax.corpus.classifiers.keyed_hash import chosen
-from apertus_jax.corpus.classifiers.percentiles import share_name
+from apertus_jax.corpus.classifiers.percentiles import (
+    STATISTICS_NAME,
+    PercentileOptions,
+    PercentileSketch,
+    share_name,
+)
 from apertus_jax.corpus.reasons import Reason, Verdict
+from apertus_jax.corpus.scorer import Sketch
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 TOXICITY_LANGUAGES = (
     "eng_Latn", "cmn_Hani", "fra_Latn", "deu_Latn", "ita_Latn", "nld_Latn", "pol_Latn", "spa_Latn", "por_Latn",
@@ -19,10 +29,11 @@ QUALITY_LANGUAGES = (
     "rus_Cyrl", "jpn_Jpan", "ind_Latn", "tur_Latn", "ces_Latn", "vie_Latn", "swe_Latn", "fas_Arab", "arb_Arab",
     "ell_Grek", "dan_Latn", "hun_Latn",
 )  # fmt: skip
-FEWEST_SAMPLED = 100
+MIN_SAMPLED = 100
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class QualityScoreRule:
     """Keeps the share of each language that scores highest.
 
@@ -46,8 +57,9 @@ class QualityScoreRule:
     fallback_share: float = 0.3135
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     seed: int = 0
-    fewest_sampled: int = FEWEST_SAMPLED
+    fewest_sampled: int = MIN_SAMPLED
     language_column: str = "language"
+    reads: ClassVar[tuple[str, ...]] = ("quality_score", "sample_key")
 
     def __post_init__(self) -> None:
         """Checks the shares.
@@ -55,10 +67,16 @@ class QualityScoreRule:
         Raises:
           UserError: one does not lie between 0 and 1.
         """
-        for share in (self.keep_share, *self.keep_shares.values()):
-            _require_share("QualityScoreRule.keep_share", share, open_end=True)
+        _require_share("QualityScoreRule.keep_share", self.keep_share, open_end=True)
+        for share in self.keep_shares.values():
+            _require_share("QualityScoreRule.keep_shares", share, open_end=True)
         _require_share("QualityScoreRule.fallback_share", self.fallback_share)
         _require_languages("QualityScoreRule", self.languages)
+
+    def statistics(self) -> dict[str, Sketch]:
+        """Asks for the percentiles of its shares."""
+        shares = tuple(sorted({self.keep_share, *self.keep_shares.values()}))
+        return {STATISTICS_NAME: PercentileSketch(PercentileOptions(quality_keep=shares, toxicity_drop=()))}
 
     def verdict(self, row: Mapping[str, Any], statistics: Mapping[str, Any]) -> Verdict | None:
         """Returns a verdict for a document below its language's threshold or outside the sample.
@@ -83,6 +101,7 @@ class QualityScoreRule:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class ToxicityRule:
     """Drops the share of each language that scores highest.
 
@@ -101,8 +120,9 @@ class ToxicityRule:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     random_languages: tuple[str, ...] = ()
     seed: int = 0
-    fewest_sampled: int = FEWEST_SAMPLED
+    fewest_sampled: int = MIN_SAMPLED
     language_column: str = "language"
+    reads: ClassVar[tuple[str, ...]] = ("toxicity_score", "sample_key")
 
     def __post_init__(self) -> None:
         """Checks the share.
@@ -115,6 +135,11 @@ class ToxicityRule:
         both = sorted(set(self.languages) & set(self.random_languages))
         if both:
             raise UserError(f"ToxicityRule has {both[0]} in languages and in random_languages; remove it from one")
+
+    def statistics(self) -> dict[str, Sketch]:
+        """Asks for the percentile of its share."""
+        options = PercentileOptions(quality_keep=(), toxicity_drop=(self.drop_share,))
+        return {STATISTICS_NAME: PercentileSketch(options)}
 
     def verdict(self, row: Mapping[str, Any], statistics: Mapping[str, Any]) -> Verdict | None:
         """Returns a verdict for a document at or above its language's threshold.
@@ -141,7 +166,7 @@ class ToxicityRule:
 
 def _percentile(statistics: Mapping[str, Any], language: str, task: str, share: float, fewest: int) -> float | None:
     """Returns the measured threshold of a language, None where too few scores stand behind it."""
-    measured = statistics.get("percentiles", {}).get("languages", {}).get(language, {}).get(task, {})
+    measured = statistics.get(STATISTICS_NAME, {}).get("languages", {}).get(language, {}).get(task, {})
     entry = measured.get(share_name(share))
     if entry is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Quality and toxicity scores of documents: embedded once, looked at by every head."""
+"""Quality and toxicity scores of documents: one embedding, read by every head."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from apertus_jax.corpus.classifiers.head_training import QUALITY, TOXICITY
 from apertus_jax.corpus.classifiers.keyed_hash import document_key
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,6 +22,7 @@ DECIMALS = 6
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class ClassifierScoring:
     """Options of the classifiers.
 
@@ -55,7 +57,9 @@ class ClassifierScoring:
         """
         folders = {QUALITY: self.quality, TOXICITY: self.toxicity}
         classifiers = {task: load_classifier(folder, task) for task, folder in folders.items() if folder}
-        embedder = self.embedder.build() if classifiers or self.keep_embeddings else None
+        if not classifiers and not self.keep_embeddings:
+            return ClassifierScorer(classifiers, None, self.seed, self.keep_embeddings)
+        embedder = self.embedder.build()
         for task, classifier in classifiers.items():
             _require_same_embedder(folders[task], classifier, embedder)
         return ClassifierScorer(classifiers, embedder, self.seed, self.keep_embeddings)
@@ -130,6 +134,7 @@ class ClassifierScorer:
             if self._keep_embeddings:
                 row["classifier_embeddings"] += list(block)
         if QUALITY in self._classifiers:
+            assert first is not None  # a text has at least one chunk
             row["quality_score"] = round(self._classifiers[QUALITY].score(first), DECIMALS)
         if TOXICITY in self._classifiers:
             row["toxicity_score"] = round(worst, DECIMALS)

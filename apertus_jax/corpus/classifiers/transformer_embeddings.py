@@ -1,4 +1,4 @@
-"""XLM-R and its kin as an embedder: the mean of the last hidden states over a chunk's tokens (arXiv 2502.10361).
+"""XLM-R embeddings: the mean of the last hidden states over a chunk's tokens (arXiv 2502.10361).
 
 Every chunk goes through the network alone and without padding. Batches would be faster on an accelerator, but the last
 bits of a matrix product depend on what else is in the batch, and a score may not.
@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.validation import fields_by_annotation
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class TransformerEmbedding:
     """Options of the transformer embedder.
 
@@ -61,8 +63,12 @@ class TransformerEmbedding:
         if not folder.is_dir():
             raise UserError(f"TransformerEmbedding.weights {folder} is not a folder; give one with model and tokenizer")
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+            # A folder may hold Python and pickles: neither is run, whatever its config.json asks for.
+            safe = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **safe)
+            model = transformers.AutoModel.from_pretrained(
+                str(folder), use_safetensors=True, dtype=torch.float32, **safe
+            )
             model = model.to(self.device).eval()
         except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""Contamination: documents that repeat benchmark items or texts that are to be protected."""
+"""Benchmark decontamination: finds documents that repeat benchmark items or protected texts."""
 
 from apertus_jax.corpus.contamination.benchmark_index import BenchmarkIndex, BenchmarkItem, read_benchmarks
 from apertus_jax.corpus.contamination.rule import ContaminationRule

@@ -1,24 +1,23 @@
-"""Benchmark items and protected texts, found by any run of tokens that a document shares with them."""
+"""Index of benchmark items and protected texts, searched by shared runs of tokens."""
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import json
 import os
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from apertus_jax.artifacts import digest_bytes, digest_json
-from apertus_jax.corpus.contamination.matching import gram_hashes
-from apertus_jax.corpus.documents import JSONL_SUFFIXES
+from apertus_jax.corpus.contamination.matching import token_ngram_hashes
+from apertus_jax.corpus.documents import JSONL_SUFFIXES, NOT_A_LINE, jsonl_rows
 from apertus_jax.corpus.duplicates.signatures import shingle_hashes
-from apertus_jax.corpus.duplicates.words import normalised_words
+from apertus_jax.corpus.duplicates.words import normalized_words
 from apertus_jax.errors import UserError
+from apertus_jax.storage.artifacts import digest_bytes, digest_json
+from apertus_jax.storage.listing import list_files, regular_file
 
 FIELDS = ("benchmark", "item", "text")
 FILTER_BITS_PER_GRAM = 8
@@ -36,7 +35,7 @@ class BenchmarkItem:
 
 def tokens_of(text: str) -> np.ndarray:
     """Returns the hashes uint64[tokens] of the normalised words of a text (`duplicates.words`)."""
-    words = normalised_words(text)
+    words = normalized_words(text)
     return shingle_hashes(words.encode(errors="surrogatepass"), 1) if words else np.empty(0, np.uint64)
 
 
@@ -49,7 +48,7 @@ def read_benchmarks(paths: Sequence[str | os.PathLike]) -> list[BenchmarkItem]:
     items: dict[tuple[str, str], BenchmarkItem] = {}
     for path in paths:
         for file in _files(Path(path)):
-            for number, row in _rows(file):
+            for number, row in jsonl_rows(epath.Path(file), NOT_A_LINE):
                 item = _item(row, f"{file}, row {number}")
                 key = (item.benchmark, item.item)
                 if items.setdefault(key, item) != item:
@@ -69,7 +68,7 @@ class BenchmarkIndex:
         tokens = [tokens_of(item.text) for item in items]
         self._stops = np.cumsum([len(part) for part in tokens], dtype=np.int64)
         self._tokens = np.concatenate([*tokens, np.empty(0, np.uint64)])
-        grams = [gram_hashes(part, ngram) for part in tokens]
+        grams = [token_ngram_hashes(part, ngram) for part in tokens]
         self.too_short = sum(not len(part) for part in grams)
         hashes = np.concatenate([*grams, np.empty(0, np.uint64)])
         owners = np.repeat(np.arange(len(items), dtype=np.int32), [len(part) for part in grams])
@@ -87,7 +86,7 @@ class BenchmarkIndex:
 
     def candidates(self, tokens: np.ndarray) -> np.ndarray:
         """Returns the numbers of the items that share a run of `ngram` tokens with a document, ascending."""
-        hashes = gram_hashes(tokens, self.ngram)
+        hashes = token_ngram_hashes(tokens, self.ngram)
         hashes = np.unique(hashes[self._table[hashes >> self._shift]])
         first = np.searchsorted(self._hashes, hashes, "left")
         stop = np.searchsorted(self._hashes, hashes, "right")
@@ -103,35 +102,21 @@ def _bytes(text: str) -> bytes:
 
 def _files(path: Path) -> list[Path]:
     """Returns the JSONL files of a path in a fixed order."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         raise UserError(f"benchmarks {path} does not exist; give JSONL files of {', '.join(FIELDS)} or their folder")
     if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.rglob("*") if file.name.endswith(JSONL_SUFFIXES))
+        return [Path(regular_file(path, "benchmarks"))]
+    files = [path / name for name in list_files(path, JSONL_SUFFIXES)]
     if not files:
         raise UserError(f"benchmarks folder {path} holds no .jsonl or .jsonl.gz file; put the items there")
     return files
-
-
-def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Yields (row number from 1, parsed row)."""
-    number = 0
-    try:
-        with gzip.open(file) if file.name.endswith(".gz") else file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, json.loads(line)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{file}, row {number}: not a line of JSON in UTF-8; mend the row") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{file}, after row {number}: damaged gzip data ({error}); copy the file again") from error
 
 
 def _item(row: Any, where: str) -> BenchmarkItem:
     """Makes an item of a parsed row; `where` names the row in errors."""
     if not isinstance(row, dict):
         raise UserError(f"{where}: a JSON object with {', '.join(FIELDS)} is expected, found {type(row).__name__}")
-    values = {
+    values: dict[str, Any] = {
         name: str(row[name]) if type(row.get(name)) is int and name != "text" else row.get(name) for name in FIELDS
     }
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""Ratcliff-Obershelp matching blocks between a document and a benchmark item, as `difflib` without junk finds them.
+"""Ratcliff-Obershelp matching blocks of a document and a benchmark item, as `difflib` without junk.
 
 Only blocks of a least length count, and every part of the comparison whose longest match is shorter holds none. So the
 comparison starts from the n-grams of that length that both texts share: they are few, and the time is bounded by
@@ -11,9 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from apertus_jax.corpus.duplicates.clusters import mixed
-
-GRAM_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+from apertus_jax.mix64 import GOLDEN_RATIO_64, mix64
 
 
 class WorkLimitError(Exception):
@@ -27,7 +25,7 @@ class Work:
         self.left = steps
 
     def spend(self, steps: int) -> None:
-        """Takes steps away.
+        """Subtracts steps from the budget.
 
         Raises:
           WorkLimitError: there are not as many; none is taken then.
@@ -45,30 +43,30 @@ class Segments(NamedTuple):
     length: np.ndarray
 
 
-def gram_hashes(tokens: np.ndarray, size: int) -> np.ndarray:
+def token_ngram_hashes(tokens: np.ndarray, size: int) -> np.ndarray:
     """Returns hashes uint64[tokens - size + 1] of all runs of `size` tokens uint64[tokens]; empty if there are none."""
     count = len(tokens) - size + 1
     if count <= 0:
         return np.empty(0, np.uint64)
     hashes = tokens[:count].copy()
     for offset in range(1, size):
-        hashes *= GRAM_MULTIPLIER
+        hashes *= GOLDEN_RATIO_64
         hashes += tokens[offset : offset + count]
-    return mixed(hashes)
+    return mix64(hashes)
 
 
 class DocumentGrams:
     """The n-grams of one document, sorted once and compared with any number of items."""
 
     def __init__(self, tokens: np.ndarray, size: int):
-        hashes = gram_hashes(tokens, size)
+        hashes = token_ngram_hashes(tokens, size)
         self.size = size
         self._positions = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._positions]
 
     def ranges(self, item_tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns for each n-gram of the item the range of the sorted n-grams of the document equal to it."""
-        hashes = gram_hashes(item_tokens, self.size)
+        hashes = token_ngram_hashes(item_tokens, self.size)
         first = np.searchsorted(self._hashes, hashes, "left")
         return first, np.searchsorted(self._hashes, hashes, "right")
 

@@ -1,17 +1,19 @@
-"""The part of the policy about benchmark contamination."""
+"""Benchmark decontamination rule of the policy."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class ContaminationRule:
     """A document goes when it repeats more than `ratio` of a benchmark item, or when that could not be settled.
 
@@ -20,6 +22,7 @@ class ContaminationRule:
 
     ratio: float = 0.5
     bypass_sources: tuple[str, ...] = ()
+    reads: ClassVar[tuple[str, ...]] = ("contamination_ratio", "contamination_bound", "contamination_blocks")
 
     def __post_init__(self):
         if isinstance(self.ratio, bool) or not isinstance(self.ratio, (int, float)) or not 0 <= self.ratio <= 1:

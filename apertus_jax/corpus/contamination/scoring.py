@@ -1,4 +1,4 @@
-"""How much of a benchmark item a document repeats: the two-stage rule of Apertus (arXiv 2509.14233, section 4.1.2).
+"""Benchmark overlap of a document: the two-stage rule of Apertus (arXiv 2509.14233, section 4.1.2).
 
 First any shared run of 8 tokens, then matching blocks; blocks of fewer than 5 tokens do not count, and the ratio is
 the share of the item's tokens in the blocks that do.
@@ -19,6 +19,7 @@ from apertus_jax.corpus.duplicates.words import unicode_versions
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,6 +28,7 @@ ALGORITHM_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class ContaminationScoring:
     """Options of the search for benchmark items and protected texts in documents.
 
@@ -34,17 +36,15 @@ class ContaminationScoring:
     spent on one document; what a document that needs more may repeat is reported as a bound above its ratio.
     """
 
-    benchmarks: tuple[str, ...] = ()
+    benchmarks: str | tuple[str, ...] = ()
     ngram: int = 8
     shortest_block: int = 5
     work_limit: int = 1 << 21
 
     def __post_init__(self):
         if isinstance(self.benchmarks, (str, os.PathLike)):
-            object.__setattr__(self, "benchmarks", (os.fspath(self.benchmarks),))
+            object.__setattr__(self, "benchmarks", (os.fspath(self.benchmarks),) if self.benchmarks else ())
         object.__setattr__(self, "benchmarks", tuple(map(os.fspath, self.benchmarks)))
-        if not self.benchmarks:
-            raise UserError("ContaminationScoring.benchmarks is empty; give JSONL files of benchmark, item, text")
         for name, smallest in (("ngram", 1), ("shortest_block", 1), ("work_limit", 1000)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
@@ -54,8 +54,10 @@ class ContaminationScoring:
         """Reads the benchmarks and returns the scorer.
 
         Raises:
-          UserError: the benchmarks cannot be read, or no item is long enough to be found.
+          UserError: no benchmarks are given, they cannot be read, or no item is long enough to be found.
         """
+        if not self.benchmarks:
+            raise UserError("ContaminationScoring.benchmarks is empty; give JSONL files of benchmark, item, text")
         index = BenchmarkIndex(read_benchmarks(self.benchmarks), self.ngram)
         if index.too_short == len(index.items):
             raise UserError(f"benchmarks {', '.join(self.benchmarks)} hold no item of {self.ngram} tokens or more")

@@ -1,4 +1,4 @@
-"""Duplicates: exact and near copies of documents, found over the whole corpus in flat memory."""
+"""Deduplication: exact and near duplicates over the whole corpus (MinHash, LSH bands), in flat memory."""
 
 from apertus_jax.corpus.duplicates.clusters import DEFAULT_MEMORY, SMALLEST_MEMORY, find_clusters
 from apertus_jax.corpus.duplicates.keys import KeyWriter, key_records, write_keys
@@ -6,7 +6,7 @@ from apertus_jax.corpus.duplicates.ordinal_tables import OrdinalTable
 from apertus_jax.corpus.duplicates.rule import DuplicateRule
 from apertus_jax.corpus.duplicates.scoring import DuplicateScorer, DuplicateScoring
 from apertus_jax.corpus.duplicates.survivors import choose_survivors
-from apertus_jax.corpus.duplicates.words import normalised_words
+from apertus_jax.corpus.duplicates.words import normalized_words
 
 __all__ = [
     "DEFAULT_MEMORY",
@@ -19,6 +19,6 @@ __all__ = [
     "choose_survivors",
     "find_clusters",
     "key_records",
-    "normalised_words",
+    "normalized_words",
     "write_keys",
 ]

@@ -1,4 +1,4 @@
-"""Clusters of duplicates over a whole corpus in flat memory: every step is a sort on disk or a join of sorted streams.
+"""Duplicate clusters of a whole corpus in flat memory: every step sorts on disk or joins sorted streams.
 
 1. Documents with equal exact keys in one scope hang on the smallest ordinal among them, their *original*.
 2. Originals that share a band key in one scope are linked, each to the smallest: a star, not all pairs.
@@ -22,6 +22,7 @@ from apertus_jax.corpus.duplicates.keys import EXACT_HIGH, EXACT_LOW, FIXED_COLU
 from apertus_jax.corpus.duplicates.ordinal_tables import write_ordinal_table
 from apertus_jax.corpus.duplicates.row_files import RowFile, SortedLookup, group_sizes, grouped
 from apertus_jax.errors import UserError
+from apertus_jax.mix64 import mix64
 
 # More saves passes over the disk from some 10^8 documents on; at 10^6 and 3 * 10^6 it saved none of the time.
 DEFAULT_MEMORY = 64 << 20
@@ -29,7 +30,7 @@ SMALLEST_MEMORY = 1 << 20
 CLUSTER_COLUMNS = ("ordinal", "cluster", "original", "size", "exact")
 
 
-class _Workshop:
+class SortWorkspace:
     """A folder for temporary files and a share of memory for each sort; at most three sorts are open at once."""
 
     def __init__(self, folder: str, memory_bytes: int):
@@ -68,15 +69,15 @@ def find_clusters(
     if work_folder is not None:
         Path(work_folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work_folder, prefix="clusters-") as folder:
-        shop = _Workshop(folder, memory_bytes)
-        copies, documents = _exact_copies(files, shop)
-        links = _band_links(files, copies, shop)
+        workspace = SortWorkspace(folder, memory_bytes)
+        copies, documents = _exact_copies(files, workspace)
+        links = _band_links(files, copies, workspace)
         link_count = links.count
-        labels, rounds = connected_components(links, shop)
-        members = _members(copies, labels, shop)
-        sizes = shop.file(group_sizes(members.blocks()), 2)
+        labels, rounds = connected_components(links, workspace)
+        members = _members(copies, labels, workspace)
+        sizes = workspace.file(group_sizes(members.blocks()), 2)
         largest = max((int(block[:, 1].max()) for block in sizes.blocks()), default=0)
-        count = write_ordinal_table(output, CLUSTER_COLUMNS, _cluster_rows(members, sizes, shop))
+        count = write_ordinal_table(output, CLUSTER_COLUMNS, _cluster_rows(members, sizes, workspace))
         return {
             "documents": documents,
             "exact_copies": copies.count,
@@ -89,60 +90,60 @@ def find_clusters(
         }
 
 
-def _exact_copies(files: KeyFiles, shop: _Workshop) -> tuple[RowFile, int]:
+def _exact_copies(files: KeyFiles, workspace: SortWorkspace) -> tuple[RowFile, int]:
     """Returns rows (copy, original) sorted by copy, and the number of documents."""
-    by_key = shop.sorter(3)
+    by_key = workspace.sorter(3)
     documents = 0
-    for block in files.blocks(shop.block_rows(FIXED_COLUMNS + files.bands)):
+    for block in files.blocks(workspace.block_rows(FIXED_COLUMNS + files.bands)):
         # The scope is mixed into the key: 128 bits stay enough to make an accidental meeting unthinkable.
-        scope = mixed(block[:, SCOPE])
-        by_key.add(np.stack([block[:, EXACT_HIGH] ^ scope, block[:, EXACT_LOW] ^ mixed(scope), block[:, ORDINAL]], 1))
+        scope = mix64(block[:, SCOPE])
+        by_key.add(np.stack([block[:, EXACT_HIGH] ^ scope, block[:, EXACT_LOW] ^ mix64(scope), block[:, ORDINAL]], 1))
         documents += len(block)
-    by_copy = shop.sorter(2)
+    by_copy = workspace.sorter(2)
     for block, heads, ranks in grouped(by_key.sorted_blocks(), keys=2):
         by_copy.add(np.stack([block[:, 2], heads[:, 2]], axis=1)[ranks > 0])
-    return shop.file(by_copy.sorted_blocks(), 2), documents
+    return workspace.file(by_copy.sorted_blocks(), 2), documents
 
 
-def _band_links(files: KeyFiles, copies: RowFile, shop: _Workshop) -> RowFile:
+def _band_links(files: KeyFiles, copies: RowFile, workspace: SortWorkspace) -> RowFile:
     """Returns rows (larger, smaller) of originals that share a band key, sorted and without repetition."""
-    by_band = shop.sorter(2)
+    by_band = workspace.sorter(2)
     lookup = SortedLookup(copies.blocks())
-    for block in files.blocks(shop.block_rows(FIXED_COLUMNS + files.bands)):
+    for block in files.blocks(workspace.block_rows(FIXED_COLUMNS + files.bands)):
         is_copy, _ = lookup.find(block[:, ORDINAL])
         block = block[~is_copy]
-        scope = mixed(block[:, SCOPE])
+        scope = mix64(block[:, SCOPE])
         for band in range(files.bands):
-            key = mixed(block[:, FIXED_COLUMNS + band] ^ mixed(scope + np.uint64(band)))
+            key = mix64(block[:, FIXED_COLUMNS + band] ^ mix64(scope + np.uint64(band)))
             by_band.add(np.stack([key, block[:, ORDINAL]], axis=1))
-    links = shop.sorter(2, distinct=True)
+    links = workspace.sorter(2, distinct=True)
     for block, heads, ranks in grouped(by_band.sorted_blocks(), keys=1):
         # Two bands of one document may hold the same key only by accident, but a document never links to itself.
         links.add(np.stack([block[:, 1], heads[:, 1]], axis=1)[(ranks > 0) & (block[:, 1] != heads[:, 1])])
-    return shop.file(links.sorted_blocks(), 2)
+    return workspace.file(links.sorted_blocks(), 2)
 
 
-def connected_components(links: RowFile, shop: _Workshop) -> tuple[RowFile, int]:
+def connected_components(links: RowFile, workspace: SortWorkspace) -> tuple[RowFile, int]:
     """Returns rows (node, smallest node of its component) for all others than the smallest, and the number of rounds.
 
     `links` are rows (larger, smaller), sorted and distinct; the file is used up.
     """
     rounds = 0
     while True:
-        both = shop.sorter(2, distinct=True)
+        both = workspace.sorter(2, distinct=True)
         for block in links.blocks():
             both.add(block)
             both.add(block[:, ::-1])
-        downward = shop.sorter(2, distinct=True)
+        downward = workspace.sorter(2, distinct=True)
         for block, heads, _ in grouped(both.sorted_blocks(), keys=1):
             smallest = np.minimum(block[:, 0], heads[:, 1])
             downward.add(np.stack([block[:, 1], smallest], axis=1)[block[:, 1] > block[:, 0]])
-        stars = shop.sorter(2, distinct=True)
+        stars = workspace.sorter(2, distinct=True)
         for block, heads, ranks in grouped(downward.sorted_blocks(), keys=1):
             stars.add(heads[ranks == 0])
             others = block[:, 1] != heads[:, 1]
             stars.add(np.stack([block[others, 1], heads[others, 1]], axis=1))
-        following = shop.file(stars.sorted_blocks(), 2)
+        following = workspace.file(stars.sorted_blocks(), 2)
         rounds += 1
         unchanged = following.digest == links.digest
         links.delete()
@@ -151,14 +152,14 @@ def connected_components(links: RowFile, shop: _Workshop) -> tuple[RowFile, int]
         links = following
 
 
-def _members(copies: RowFile, labels: RowFile, shop: _Workshop) -> RowFile:
+def _members(copies: RowFile, labels: RowFile, workspace: SortWorkspace) -> RowFile:
     """Returns rows (cluster, ordinal, original) of all documents that are in a cluster, sorted."""
-    members = shop.sorter(3, distinct=True)
+    members = workspace.sorter(3, distinct=True)
     for block in labels.blocks():
         node, cluster = block[:, 0], block[:, 1]
         members.add(np.stack([cluster, node, node], axis=1))
         members.add(_heads(cluster))
-    by_original = shop.sorter(2)
+    by_original = workspace.sorter(2)
     for block in copies.blocks():
         by_original.add(block[:, ::-1])
     lookup = SortedLookup(labels.blocks())
@@ -169,7 +170,7 @@ def _members(copies: RowFile, labels: RowFile, shop: _Workshop) -> RowFile:
         members.add(np.stack([cluster, copy, original], axis=1))
         members.add(np.stack([cluster, original, original], axis=1))
         members.add(_heads(cluster))
-    return shop.file(members.sorted_blocks(), 3)
+    return workspace.file(members.sorted_blocks(), 3)
 
 
 def _heads(clusters: np.ndarray) -> np.ndarray:
@@ -177,9 +178,9 @@ def _heads(clusters: np.ndarray) -> np.ndarray:
     return np.repeat(np.unique(clusters)[:, None], 3, axis=1)
 
 
-def _cluster_rows(members: RowFile, sizes: RowFile, shop: _Workshop) -> Iterator[np.ndarray]:
+def _cluster_rows(members: RowFile, sizes: RowFile, workspace: SortWorkspace) -> Iterator[np.ndarray]:
     """Yields the rows of the output, sorted by ordinal."""
-    by_ordinal = shop.sorter(len(CLUSTER_COLUMNS))
+    by_ordinal = workspace.sorter(len(CLUSTER_COLUMNS))
     lookup = SortedLookup(sizes.blocks())
     for block in members.blocks():
         cluster, ordinal, original = block.T
@@ -187,10 +188,3 @@ def _cluster_rows(members: RowFile, sizes: RowFile, shop: _Workshop) -> Iterator
         exact = (original == cluster).astype(np.uint64)
         by_ordinal.add(np.stack([ordinal, cluster, original, size, exact], axis=1))
     yield from by_ordinal.sorted_blocks()
-
-
-def mixed(values: np.ndarray) -> np.ndarray:
-    """Returns a bijective scrambling of uint64 values (the finaliser of splitmix64); products wrap around."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

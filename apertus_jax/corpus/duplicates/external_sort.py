@@ -1,4 +1,4 @@
-"""Sorting more rows than fit in memory: sorted runs on disk, merged in blocks.
+"""External merge sort: sorted runs on disk, merged in blocks, for more rows than fit in memory.
 
 Rows are uint64[n, columns] and are ordered by all columns from the first to the last, so the result depends on the
 set of rows alone: neither on the order in which they came nor on the memory.
@@ -38,7 +38,7 @@ def sort_rows(rows: np.ndarray) -> np.ndarray:
 
 
 class RowSorter:
-    """Takes rows in any order, gives them back sorted; holds at most about `memory_bytes`.
+    """Sorts rows that are added in any order; holds at most about `memory_bytes`.
 
     `add` any number of times, then iterate once over `sorted_blocks`. With `distinct`, equal rows become one.
     """
@@ -55,7 +55,7 @@ class RowSorter:
         self._runs: list[Path] = []
 
     def add(self, rows: np.ndarray) -> None:
-        """Takes rows uint64[n, columns]."""
+        """Adds rows uint64[n, columns]."""
         start = 0
         while start < len(rows):
             count = min(len(rows) - start, len(self._buffer) - self._filled)
@@ -102,7 +102,7 @@ class RowSorter:
 
     def _write_run(self, blocks: Iterable[np.ndarray]) -> Path:
         """Writes sorted blocks to a new file of the work folder and returns its path."""
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="run-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=os.fspath(self._folder), prefix="run-", delete=False) as file:
             for block in blocks:
                 np.ascontiguousarray(block).tofile(file)
         return Path(file.name)
@@ -135,6 +135,6 @@ def rows_up_to(rows: np.ndarray, bound: tuple[int, ...]) -> int:
     """Returns how many of the sorted rows are not larger than `bound`."""
     low, high = 0, len(rows)
     for column, value in enumerate(bound):
-        part, value = rows[low:high, column], np.uint64(value)
-        low, high = low + np.searchsorted(part, value, "left"), low + np.searchsorted(part, value, "right")
-    return int(high)
+        part, sought = rows[low:high, column], np.uint64(value)
+        low, high = low + int(np.searchsorted(part, sought, "left")), low + int(np.searchsorted(part, sought, "right"))
+    return high

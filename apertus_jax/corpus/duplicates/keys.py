@@ -1,4 +1,4 @@
-"""Key files: what the search for clusters needs to know about the documents of one unit of work.
+"""Key files of deduplication: what the clustering needs of the documents of one unit of work.
 
 A file is a 24-byte head (magic, number of bands, number of records) and little-endian 64-bit words, one row for each
 document: ordinal, scope, exact key (two words), band keys. Ordinals ascend within a file.

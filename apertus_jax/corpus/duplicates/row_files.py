@@ -19,10 +19,10 @@ class RowFile:
         self.count = 0
         self._block_rows = block_rows
         digest = hashlib.blake2b(digest_size=16)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix="rows-", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=os.fspath(folder), prefix="rows-", delete=False) as file:
             for block in blocks:
                 block = np.ascontiguousarray(block)
-                digest.update(block)
+                digest.update(block.data)
                 block.tofile(file)
                 self.count += len(block)
         self._path = Path(file.name)

@@ -1,19 +1,21 @@
-"""The part of the policy about duplicates."""
+"""Deduplication rule of the policy."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 CLUSTER_PREFIX = "duplicates_"
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class DuplicateRule:
     """Of each cluster the `keep` first documents that pass every other rule stay.
 
@@ -23,6 +25,7 @@ class DuplicateRule:
     exact: bool = True
     near: bool = True
     keep: int = 1
+    after_selection: ClassVar[bool] = True
 
     def __post_init__(self):
         if not isinstance(self.keep, int) or isinstance(self.keep, bool) or self.keep < 1:

@@ -1,4 +1,4 @@
-"""What is known about one document for finding its duplicates: an exact key and MinHash band keys."""
+"""Deduplication keys of a document: an exact hash and MinHash band keys."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from apertus_jax.corpus.duplicates import signatures, words
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,6 +26,7 @@ ALGORITHM_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class DuplicateScoring:
     """Options of the duplicate search; the defaults are FineWeb's: 5-grams of words, 14 bands of 8 hashes, seed 1.
 
@@ -107,18 +109,18 @@ class DuplicateScorer:
     def _keys(self, text: str) -> tuple[dict[str, Any], np.ndarray]:
         """Returns the row of a text without its bands, and the shingle hashes uint64[shingles] they come from."""
         raw = text.encode(errors="surrogatepass")
-        normalised = words.normalised_words(text)
-        content = normalised.encode(errors="surrogatepass") if normalised else raw
+        normalized = words.normalized_words(text)
+        content = normalized.encode(errors="surrogatepass") if normalized else raw
         row = {
             "duplicates_text_digest": hashlib.blake2b(raw, digest_size=DIGEST_BYTES).hexdigest(),
             "duplicates_exact_key": hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest(),
-            "duplicates_words": normalised.count(" ") + 1 if normalised else 0,
+            "duplicates_words": normalized.count(" ") + 1 if normalized else 0,
         }
-        if not normalised:
+        if not normalized:
             # Symbols only: the text as it is is the one shingle, so that unlike texts do not meet.
             return row, signatures.shingle_hashes(raw, len(raw) + 1)
-        folded = words.fold_numbers(normalised)
-        content = content if folded is normalised else folded.encode(errors="surrogatepass")
+        folded = words.fold_numbers(normalized)
+        content = content if folded is normalized else folded.encode(errors="surrogatepass")
         return row, signatures.shingle_hashes(content, self.options.ngram)
 
     def _add_bands(self, rows: list[dict[str, Any]], shingles: Sequence[np.ndarray]) -> None:

@@ -1,8 +1,10 @@
-"""MinHash signatures: shingles of words, universal hash functions modulo 2^61 - 1, band keys (data spec §8).
+"""MinHash signatures: shingles of words, universal hash functions modulo 2^61 - 1, band keys.
 
 The hash functions are h(x) = (a·x + b) mod (2^61 - 1), computed exactly; products do not wrap around. Minima over
 many shingles are found with a 64-bit fixed-point estimate of h first and the exact value only for the few shingles
 that can be the minimum, which gives the same result as computing all of them.
+
+Source: docs/reference/data.md §8.
 """
 
 from __future__ import annotations

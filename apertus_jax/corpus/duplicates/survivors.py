@@ -1,4 +1,4 @@
-"""Which documents of a cluster stay, once it is known which of them pass all other rules."""
+"""Survivors of duplicate clusters, chosen among the copies that pass all other rules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def choose_survivors(
     return {"passing_in_clusters": count, "removed": removed}
 
 
-def _ascending(ordinals: Iterable[int] | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _ascending(ordinals: Iterable[Any]) -> Iterator[np.ndarray]:
     """Yields ordinals as rows uint64[n, 1] and makes sure that they ascend."""
     last = -1
     for block in _blocks(iter(ordinals)):
@@ -73,7 +74,7 @@ def _ascending(ordinals: Iterable[int] | Iterable[np.ndarray]) -> Iterator[np.nd
         yield block.astype(np.uint64)[:, None]
 
 
-def _blocks(ordinals: Iterator[int] | Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def _blocks(ordinals: Iterator[Any]) -> Iterator[np.ndarray]:
     """Yields arrays as they come and single numbers in arrays int64[at most ORDINALS_AT_ONCE]."""
     first = list(itertools.islice(ordinals, 1))
     if first and isinstance(first[0], np.ndarray):

@@ -1,4 +1,4 @@
-"""Normalised words: the form of a text in which duplicates and benchmark contamination are looked for.
+"""Normalised words: the form of a text that deduplication and decontamination compare.
 
 A text is cut at white space and each piece is folded on its own, in this order:
 1. compatibility decomposition (NFKD), case folding, decomposition again;
@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 
 import regex
 
+from apertus_jax.unspaced_scripts import DUPLICATE_WORDS_1, script_pattern
+
 CACHED_WORDS = 1 << 16
 LONGEST_CACHED = 32
 PIECE_CHARACTERS = 1 << 20
@@ -27,13 +29,8 @@ ASCII_WORDS = re.compile(r"[0-9a-z]+")
 SPACE = re.compile(r"\s")
 DIGIT_SEPARATORS = re.compile(r"(?<=\d)[.,'\u2019\u066b\u066c](?=\d)")
 DIGITS = re.compile(r"\d+")
-# fmt: off
-SPACELESS_SCRIPTS = (
-    "Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Tangut", "Nushu", "Thai", "Lao", "Khmer", "Myanmar", "Tai_Le",
-    "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Javanese", "Balinese", "Sundanese", "Ahom",
-)
-# fmt: on
-_SPACELESS = "".join(rf"\p{{Script={name}}}" for name in SPACELESS_SCRIPTS)
+FIRST_SPACELESS = "\u0e01"  # the lowest character of these scripts, Thai
+_SPACELESS = script_pattern(DUPLICATE_WORDS_1)
 UNICODE_WORDS = regex.compile(
     rf"[[{_SPACELESS}]&&[\p{{L}}\p{{N}}]]\p{{M}}*+|[[\p{{L}}\p{{N}}\p{{M}}]--[{_SPACELESS}]]++", regex.VERSION1
 )
@@ -65,7 +62,13 @@ def fold(piece: str) -> str:
             return lowered
         return " ".join(ASCII_WORDS.findall(DIGIT_SEPARATORS.sub("", lowered)))
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", piece).casefold())
-    composed = unicodedata.normalize("NFC", _diacritics().sub("", decomposed))
+    bare = _diacritics().sub("", decomposed)
+    # Most pieces are one word of letters; what the general way below would make of them is known (and tested).
+    if bare.isascii() and bare.isalnum():
+        return bare
+    composed = unicodedata.normalize("NFC", bare)
+    if composed.isalpha() and max(composed) < FIRST_SPACELESS:
+        return composed
     return " ".join(UNICODE_WORDS.findall(DIGIT_SEPARATORS.sub("", composed)))
 
 
@@ -84,7 +87,7 @@ class _FoldedPieces(dict[str, str]):
 _folded_pieces = _FoldedPieces()
 
 
-def normalised_words(text: str) -> str:
+def normalized_words(text: str) -> str:
     """Returns the normalised words of a text, joined by single spaces; empty when there are none."""
     lookup = _folded_pieces.__getitem__
     return " ".join(filter(None, [" ".join(filter(None, map(lookup, piece.split()))) for piece in _pieces(text)]))
@@ -98,7 +101,7 @@ def fold_numbers(words: str) -> str:
     folded = DIGITS.sub("0", words)
     if folded == words:
         return words
-    numbers = sum(word == "0" for word in folded.split(" "))
+    numbers = folded.split(" ").count("0")
     return words if 2 * numbers > folded.count(" ") + 1 else folded
 
 

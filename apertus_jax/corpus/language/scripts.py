@@ -1,4 +1,4 @@
-"""The script of a text: the majority among its letters by the Unicode property Script."""
+"""Script of a text: the majority among its letters by the Unicode property Script."""
 
 from __future__ import annotations
 

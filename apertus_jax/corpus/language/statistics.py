@@ -1,4 +1,4 @@
-"""How sure the model is of each language over a whole corpus, and the score below which a document is in doubt."""
+"""Per-language confidence statistics of a corpus, and the score below which a label is in doubt."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class LanguageStatistics:
     Memory is bounded by the labels, not by the documents (at most 10,001 counts a label).
     """
 
+    columns = ("language_label", "language_score")
+
     def __init__(self, sample_share: float = 1.0, seed: int = 0) -> None:
         if not 0 < sample_share <= 1:
             raise UserError(f"sample_share {sample_share} must be above 0 and at most 1")
@@ -42,6 +44,9 @@ class LanguageStatistics:
         if self._sample_share < 1 and not in_sample(row["document_id"], self._sample_share, self._seed):
             return
         self._counts.setdefault(label, Counter())[round(score * STEPS)] += 1
+
+    def widen(self, other: LanguageStatistics) -> None:
+        """Another rule's thresholds are the same ones."""
 
     def merge(self, other: LanguageStatistics) -> None:
         """Adds the counts of another part of the corpus."""

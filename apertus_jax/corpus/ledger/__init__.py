@@ -1,4 +1,4 @@
-"""The record of why each document stayed or went, and the questions that can be put to it."""
+"""Ledger: the record of why each document was kept or dropped, and queries on it."""
 
 from apertus_jax.corpus.ledger.funnel import Funnel
 from apertus_jax.corpus.ledger.records import (
@@ -11,7 +11,7 @@ from apertus_jax.corpus.ledger.records import (
     parts_of,
     url_digest,
 )
-from apertus_jax.corpus.ledger.why import why
+from apertus_jax.corpus.ledger.why_command import why
 
 __all__ = [
     "DROP",

@@ -1,4 +1,4 @@
-"""One row for each input document: what was found about it, what was decided, and under which policy.
+"""Ledger rows: one for each input document, with its scores, the decision, and the policy that made it.
 
 OUTPUT/COMMITTED.json               plan, policy, digests of every part
 OUTPUT/parts/NNNNNN/documents.parquet   what may be trained on
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.documents import PREPARED_DOCUMENTS, PREPARED_KIND
+from apertus_jax.storage import artifacts
 
 if TYPE_CHECKING:
     import pyarrow
@@ -28,11 +28,15 @@ DOCUMENTS_FILE, LEDGER_FILE, QUARANTINE_FILE = PREPARED_DOCUMENTS, "ledger.parqu
 STATISTICS_FILE, FUNNEL_FILE, POLICY_FILE, REPORT_FILE = "statistics.json", "funnel.json", "policy.json", "report.html"
 FILES = (STATISTICS_FILE, FUNNEL_FILE, POLICY_FILE, REPORT_FILE)
 KEEP, DROP = "keep", "drop"
+# The verdicts of consent stand in every ledger: without its scorer each is `not_asked`, which is neither `unknown` (it
+# was asked, and nothing spoke) nor null (another refusal came first).
+NOT_ASKED = "not_asked"
+CONSENT_VERDICTS = ("robots_verdict", "signals_verdict")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Decision:
-    """What happened to one document, and what its text became.
+    """The decision about one document, and what its text became.
 
     Attributes:
       reason: empty when it was kept.
@@ -85,8 +89,8 @@ def url_digest(url: str) -> str:
     return artifacts.digest_bytes(url.encode("utf-8", "surrogateescape")) if url else ""
 
 
-def decision_fields() -> list[pyarrow.Field]:
-    """Returns the columns that a decision adds to a document's scores."""
+def decision_fields(scores: Sequence[str]) -> list[pyarrow.Field]:
+    """Returns the columns that a decision adds to a document's scores, which have columns of these names."""
     import pyarrow
 
     text, number = pyarrow.string(), pyarrow.int64()
@@ -104,6 +108,8 @@ def decision_fields() -> list[pyarrow.Field]:
         pyarrow.field("policy", text),
         pyarrow.field("policy_digest", text),
         pyarrow.field("code_version", text),
+        pyarrow.field(NOT_ASKED, text),  # the questions that nobody asked, with commas between them
+        *(pyarrow.field(name, text) for name in CONSENT_VERDICTS if name not in scores),
     ]
 
 
@@ -111,14 +117,14 @@ def ledger_schema(scores: pyarrow.Schema) -> pyarrow.Schema:
     """Returns the columns of the ledger for scores with these columns."""
     import pyarrow
 
-    return pyarrow.schema([*scores, *decision_fields()])
+    return pyarrow.schema([*scores, *decision_fields(scores.names)])
 
 
 def with_decisions(scores: pyarrow.Table, decisions: Sequence[Mapping[str, Any]]) -> pyarrow.Table:
     """Returns scores and the decisions about the same documents as rows of the ledger."""
     import pyarrow
 
-    added = pyarrow.Table.from_pylist(list(decisions), schema=pyarrow.schema(decision_fields()))
+    added = pyarrow.Table.from_pylist(list(decisions), schema=pyarrow.schema(decision_fields(scores.column_names)))
     names = [*scores.column_names, *added.column_names]
     return pyarrow.Table.from_arrays([*scores.columns, *added.columns], names=names)
 

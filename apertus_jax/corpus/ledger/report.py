@@ -1,4 +1,4 @@
-"""The HTML report of a prepared corpus: the funnel by rule, languages, hosts, quarantine, personal data."""
+"""HTML report of a prepared corpus: funnel by rule, languages, hosts, quarantine, personal data."""
 
 from __future__ import annotations
 
@@ -9,13 +9,31 @@ from typing import Any
 
 from etils import epath
 
+from apertus_jax.corpus.language_codes import names_language
 from apertus_jax.corpus.ledger.funnel import KEPT, Funnel
-from apertus_jax.corpus.ledger.records import LEDGER_FILE
-from apertus_jax.printable import printable
-from apertus_jax.reporting import HtmlReport
+from apertus_jax.corpus.ledger.records import LEDGER_FILE, NOT_ASKED
+from apertus_jax.corpus.reasons import Reason
+from apertus_jax.reports.axes import Axis
+from apertus_jax.reports.html_report import HtmlReport
+from apertus_jax.reports.row_charts import bar_chart, bar_charts, funnel_chart
+from apertus_jax.reports.units import BYTES, COUNT, readable
+from apertus_jax.terminal.terminal_text import printable
 
 LANGUAGES_SHOWN, HOSTS_SHOWN = 60, 25
-TICK_CHARACTERS = 40
+LANGUAGES_DRAWN = 20
+TILES = (
+    ("documents in", "documents"),
+    ("kept", "kept"),
+    ("dropped", "dropped"),
+    ("rows in quarantine", "quarantined"),
+)
+# For reasons that are a matter of the policy and not of the document: what to bind.
+REMEDIES = {
+    Reason.LICENCE_NOT_PERMITTED: (
+        "licence_not_permitted: LicenceRule.permitted names the classes that may be used, as ['public_domain', "
+        "'permissive', 'share_alike', 'copyleft']; licence_class in the ledger is the class of each document."
+    ),
+}
 
 
 def write_report(
@@ -31,8 +49,10 @@ def write_report(
     report = HtmlReport("Prepared corpus", f"policy {shown['policy_name']}, plan of {shown['as_of']}")
     report.note(
         f"{summary['documents']:,} documents in, {summary['kept']:,} kept, {summary['dropped']:,} dropped, "
-        f"{summary['quarantined']:,} rows in quarantine. `apertus why` tells the story of each."
+        f"{summary['quarantined']:,} rows in quarantine. apertus why tells the story of each."
     )
+    report.tiles((name, readable(summary[key], COUNT)) for name, key in TILES)
+    _not_asked(report, summary.get(NOT_ASKED, {}))
     _funnel(report, funnel)
     _sources(report, funnel)
     _languages(report, funnel)
@@ -43,11 +63,21 @@ def write_report(
         report.note(f"Records of web archives that hold no document: {records}.")
     _hosts(report, parts, show_hosts)
     report.heading("What was in force")
-    report.table(("", ""), [(name, shown[name]) for name in ("policy_name", "policy", "plan", "as_of", "code")])
+    report.facts((name, shown[name]) for name in ("policy_name", "policy", "plan", "as_of", "code"))
     for name, value in sorted(statistics.items()):
         lines = "\n".join(map(printable, _indented(value).split("\n")))
         report.text(lines, summary=f"statistics: {printable(name)}")
     report.write(path)
+
+
+def _not_asked(report: HtmlReport, unasked: Mapping[str, str]) -> None:
+    """Shows which questions nobody asked, so that no document is thought to have passed them."""
+    report.heading("What was not asked")
+    if not unasked:
+        report.note("Nothing: every question that this version knows was asked of every document.")
+        return
+    report.note("No document was held against these. What they would have kept out is in this corpus.")
+    report.table(("question", "why it was not asked"), list(unasked.items()))
 
 
 def _funnel(report: HtmlReport, funnel: Funnel) -> None:
@@ -60,17 +90,27 @@ def _funnel(report: HtmlReport, funnel: Funnel) -> None:
         if decision == KEPT:
             continue
         left = [a - b for a, b in zip(left, sums, strict=True)]
-        share = f"{sums[0] / max(rows[0][-1], 1):.2%}"
+        share = _share(sums[0], rows[0][-1])
         rows.append((decision, *_measures(sums, counted), share, left[0]))
     kept = decisions.get(KEPT, [0, 0, 0])
-    rows.append((KEPT, *_measures(kept, counted), f"{kept[0] / max(rows[0][-1], 1):.2%}", kept[0]))
+    rows.append((KEPT, *_measures(kept, counted), _share(kept[0], rows[0][-1]), kept[0]))
     report.heading("The funnel")
     report.note("Each document is counted at the first rule that decided; the ledger keeps all verdicts and scores.")
     if not counted:
         report.note("Tokens were not counted: bind Policy.tokenizer to count them.")
+    removed = [(name, sums[0]) for name, sums in decisions.items() if name != KEPT]
+    report.figure(funnel_chart("Documents left after each rule", removed, rows[0][-1], "documents"))
+    if removed:
+        names, counts = zip(*sorted(removed, key=lambda row: -row[1]), strict=True)
+        report.figure(bar_chart("Documents that each rule took", names, counts, Axis("documents", COUNT)))
     report.table(("rule", "documents", "bytes", "tokens", "share of documents", "documents left"), rows)
-    report.note("Documents left after each rule:")
-    report.bars((row[0], row[-1]) for row in rows)
+    for reason, remedy in REMEDIES.items():
+        if reason in decisions:
+            report.note(remedy)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.2f} %"
 
 
 def _measures(sums: Sequence[int], counted: bool) -> tuple[Any, ...]:
@@ -97,14 +137,15 @@ def _languages(report: HtmlReport, funnel: Funnel) -> None:
         for name in order[:LANGUAGES_SHOWN]
     ]
     report.heading("Languages")
-    report.note(
-        f"{sum(1 for sums in kept.values() if sums[0])} labels with kept documents; the {len(rows)} largest are shown."
-    )
-    report.table(("language", "documents", "kept", "bytes kept"), rows)
+    named = sum(1 for name, sums in kept.items() if sums[0] and names_language(name))
+    unknown = sum(sums[0] for name, sums in kept.items() if not names_language(name))
+    of_none = f", and {unknown:,} documents of unknown language" if unknown else ""
+    report.note(f"{named} labels with kept documents{of_none}; the {len(rows)} largest are shown.")
     if rows:
-        largest = rows[:20]
-        report.note("Bytes kept:")
-        report.bars((row[0][:TICK_CHARACTERS], row[3]) for row in largest)
+        names, _, _, sizes = zip(*rows[:LANGUAGES_DRAWN], strict=True)
+        for chart in bar_charts("Text kept by language", names, sizes, Axis("bytes kept", BYTES)):
+            report.figure(chart)
+    report.table(("language", "documents", "kept", "bytes kept"), rows)
 
 
 def _personal_data(report: HtmlReport, funnel: Funnel) -> None:

@@ -1,8 +1,8 @@
-"""Licences of documents: recognised, normalised, put into classes; and the rule that permits classes."""
+"""Licence detection: names to SPDX expressions, licence classes, and the rule that permits classes."""
 
 from apertus_jax.corpus.licences.classes import CLASSES, classes_of, rating_of
 from apertus_jax.corpus.licences.creative_commons import licence_of_link
-from apertus_jax.corpus.licences.expressions import all_of, normalise
+from apertus_jax.corpus.licences.expressions import all_of, normalize
 from apertus_jax.corpus.licences.rule import LicenceRule
 from apertus_jax.corpus.licences.scoring import LicenceScorer, LicenceScoring
 
@@ -14,6 +14,6 @@ __all__ = [
     "all_of",
     "classes_of",
     "licence_of_link",
-    "normalise",
+    "normalize",
     "rating_of",
 ]

@@ -1,4 +1,4 @@
-"""The class of a licence: what it asks of who uses a text, and how lawyers rate its wording.
+"""Licence classes: what a licence asks of users of a text, and its Blue Oak rating.
 
 Classes of Creative Commons licences follow from their elements, those of a few licences of data and documents are
 listed here, and the rest come from the categories of the ScanCode licence database that `license-expression` carries
@@ -18,7 +18,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-CLASSES = ("public_domain", "permissive", "share_alike", "copyleft", "nc_nd", "restricted", "unknown")  # best first
+# Best first. Of what is not understood nobody knows how bad it is: next to a licence that refuses, the refusal counts,
+# next to any other it does.
+CLASSES = (
+    *("public_domain", "permissive", "share_alike", "copyleft"),
+    *("not_understood", "nc_nd", "restricted", "unknown"),
+)
+NOT_UNDERSTOOD = "LicenseRef-Not-Understood"
 RATINGS = ("model", "gold", "silver", "bronze", "lead", "")  # best first, "" = not rated
 
 _CREATIVE_COMMONS = re.compile(r"(?:LicenseRef-)?CC-((?:BY|NC|ND|SA)(?:-(?:BY|NC|ND|SA))*)(?:-[0-9]|$)")
@@ -29,6 +35,10 @@ _OTHERS = {
     "CC-PDDC": "public_domain",
     "PDDL-1.0": "public_domain",
     "LicenseRef-Public-Domain": "public_domain",
+    "LicenseRef-Proprietary": "restricted",
+    "LicenseRef-All-Rights-Reserved": "restricted",
+    "LicenseRef-Non-Commercial": "nc_nd",
+    "LicenseRef-No-Training": "restricted",
     "ODbL-1.0": "share_alike",
     "CDLA-Sharing-1.0": "share_alike",
     "LAL-1.2": "share_alike",
@@ -40,7 +50,7 @@ _CATEGORIES = {
     "Public Domain": "public_domain",
     "Copyleft": "copyleft",
     "Copyleft Limited": "copyleft",
-    "Unstated License": "unknown",
+    "Unstated License": "not_understood",
 }
 
 
@@ -67,7 +77,7 @@ def ratings() -> dict[str, str]:
 
 
 def class_of_identifier(identifier: str) -> str:
-    """Returns the class of one SPDX identifier; `unknown` for one that is in no list."""
+    """Returns the class of one SPDX identifier; `not_understood` for one that is in no list."""
     if identifier in _OTHERS:
         return _OTHERS[identifier]
     if elements := _CREATIVE_COMMONS.match(identifier):
@@ -85,13 +95,19 @@ def classes_of(expression: str) -> list[str]:
     """Returns the classes under which an SPDX expression lets a text be used, best first; never empty.
 
     Each side of an OR is a way of its own; of an AND the worst side counts. An exception (WITH) only relaxes, so the
-    licence before it counts, unless the exception itself restricts. An empty expression is unknown: that all of no
-    licences are permissive says nothing.
+    licence before it counts, unless the exception itself restricts; what is no exception behind WITH, or one that
+    stands elsewhere, is not understood. An empty expression is unknown: that all of no licences are permissive says
+    nothing.
     """
-    found = _ways(expression, class_of_identifier, CLASSES)
-    return sorted(found, key=CLASSES.index) or ["unknown"]
+    return list(_classes_of(expression))
 
 
+@functools.lru_cache(maxsize=1 << 14)
+def _classes_of(expression: str) -> tuple[str, ...]:
+    return tuple(sorted(_ways(expression, class_of_identifier, CLASSES), key=CLASSES.index)) or ("unknown",)
+
+
+@functools.lru_cache(maxsize=1 << 14)
 def rating_of(expression: str) -> str:
     """Returns the best rating that a way through the expression has throughout (`model` … `lead`), "" for none."""
     found = _ways(expression, lambda identifier: ratings().get(identifier, ""), RATINGS)
@@ -112,6 +128,9 @@ def _ways(expression: str, value_of: Callable[[str], str], order: tuple[str, ...
     """Returns the values that an expression can have: OR unites, AND takes the worst (the last in `order`)."""
     if not expression:
         return set()
+    from license_expression import ExpressionError, ExpressionParseError
+
+    not_understood = "not_understood" if "not_understood" in order else order[-1]
 
     def evaluate(node: Any) -> set[str]:
         arguments = getattr(node, "args", ())
@@ -119,9 +138,10 @@ def _ways(expression: str, value_of: Callable[[str], str], order: tuple[str, ...
             base = getattr(node, "license_symbol", node)
             exception = getattr(node, "exception_symbol", None)
             # Some addenda (the Commons Clause) take away instead of granting.
-            addendum = class_of_identifier(exception.key) if exception is not None else ""
-            if addendum in ("restricted", "unknown"):
-                return {addendum if addendum in order else order[-1]}
+            if exception is not None and class_of_identifier(exception.key) == "restricted":
+                return {"restricted" if "restricted" in order else order[-1]}
+            if base.is_exception or (exception is not None and not exception.is_exception):
+                return {not_understood}
             return {value_of(base.key)}
         branches = [evaluate(argument) for argument in arguments]
         if node.operator.strip() == "OR":
@@ -131,7 +151,10 @@ def _ways(expression: str, value_of: Callable[[str], str], order: tuple[str, ...
             worst = {max(pair, key=order.index) for pair in itertools.product(worst, branch)}
         return worst
 
-    return evaluate(licensing().parse(expression))
+    try:
+        return evaluate(licensing().parse(expression))
+    except (ExpressionError, ExpressionParseError, IndexError):  # the last of `()`, which is no expression
+        return {not_understood}
 
 
 @functools.cache

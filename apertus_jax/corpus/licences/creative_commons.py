@@ -1,25 +1,43 @@
-"""Licences that pages link to: Creative Commons deeds by type and version, and a few well-known addresses."""
+"""Creative Commons links of web pages, by type and version, and a few other well-known licence URLs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
 
-from apertus_jax.corpus.licences.classes import classes_of, licence_database
+from apertus_jax.corpus.licences.classes import NOT_UNDERSTOOD, classes_of, licence_database
 
+# An address in a text: with a scheme, or one of those known here without it.
+LINK = re.compile(
+    r"(?:https?:)?//[^\s<>\"'()\[\]{},;]+"
+    r"|(?<![\w./:-])(?:www\.)?(?:creativecommons\.org|spdx\.org|opensource\.org|opendatacommons\.org|gnu\.org|apache\.org|"
+    r"mozilla\.org|unlicense\.org)(?:/[^\s<>\"'()\[\]{},;]*)?(?!\w)",
+    re.IGNORECASE,
+)
 _DEED = re.compile(
-    r"(?:https?:)?//(?:[a-z-]+\.)?creativecommons\.org/(licenses|publicdomain)/([a-z+-]+)"
+    r"(?:(?:https?:)?//)?(?:[a-z-]+\.)?creativecommons\.org/(licenses|publicdomain)/([a-z0-9+-]+)"
     r"(?:/([0-9](?:\.[0-9])?)(?:/([a-z]{2,3})(?=[/?#]|$))?|(?=[/?#]|$))",
     re.IGNORECASE,
 )
+_COMMONS = re.compile(r"(?:https?:)?//(?:[a-z-]+\.)?creativecommons\.org(?:[/?#]|$)", re.IGNORECASE)
 _PUBLIC_DOMAIN = {"zero": "CC0-1.0", "mark": "CC-PDM-1.0", "publicdomain": "CC-PDDC", "certification": "CC-PDDC"}
 _ELEMENTS = ("by", "nc", "nd", "sa")
 _BY_IDENTIFIER = re.compile(
-    r"(?:https?:)?//(?:www\.)?(?:spdx\.org/licenses|opensource\.org/licenses?)/([A-Za-z0-9.+-]+?)(?:\.html|\.php)?/?",
+    r"(?:(?:https?:)?//)?(?:www\.)?(?:spdx\.org/licenses|opensource\.org/licenses?)/([A-Za-z0-9.+-]+?)(?:\.html|\.php|\.txt|\.json)?/?(?:[?#].*)?",
     re.IGNORECASE,
 )
 _ADDRESSES = {
     "www.apache.org/licenses/license-2.0": "Apache-2.0",
+    "www.apache.org/licenses": "Apache-2.0",
+    "www.gnu.org/licenses/gpl": "GPL-3.0-or-later",
+    "www.gnu.org/copyleft/gpl": "GPL-3.0-or-later",
+    "www.gnu.org/licenses/lgpl": "LGPL-3.0-or-later",
+    "www.gnu.org/licenses/agpl": "AGPL-3.0-or-later",
+    "www.gnu.org/licenses/fdl": "GFDL-1.3-or-later",
+    "www.gnu.org/copyleft/fdl": "GFDL-1.3-or-later",
+    "www.gnu.org/licenses/old-licenses/gpl-2.0": "GPL-2.0-only",
+    "www.gnu.org/licenses/old-licenses/lgpl-2.1": "LGPL-2.1-only",
+    "www.gnu.org/licenses/old-licenses/fdl-1.2": "GFDL-1.2-only",
     "www.gnu.org/licenses/gpl-2.0": "GPL-2.0-only",
     "www.gnu.org/licenses/gpl-3.0": "GPL-3.0-only",
     "www.gnu.org/licenses/lgpl-3.0": "LGPL-3.0-only",
@@ -30,6 +48,8 @@ _ADDRESSES = {
     "opendatacommons.org/licenses/odbl/1-0": "ODbL-1.0",
     "opendatacommons.org/licenses/pddl/1-0": "PDDL-1.0",
     "unlicense.org": "Unlicense",
+    "mit-license.org": "MIT",
+    "joinup.ec.europa.eu/page/eupl-text-11-12": "EUPL-1.2",
 }
 
 
@@ -44,7 +64,7 @@ def licence_of_link(link: str) -> str:
         return _identifier_of_deed(*deed.groups())
     if named := _BY_IDENTIFIER.fullmatch(link):
         return next((key for key in licence_database() if key.lower() == named.group(1).lower()), "")
-    address = re.sub(r"^(?:https?:)?//|(?:\.html|\.txt|\.en\.html)?/?(?:#.*)?$", "", link.lower())
+    address = re.sub(r"^(?:https?:)?//|(?:\.[a-z]{2})?(?:\.html|\.txt)?/?(?:[?#].*)?$", "", link.lower())
     return _ADDRESSES.get(address) or _ADDRESSES.get(f"www.{address}", "")
 
 
@@ -52,9 +72,13 @@ def licence_of_links(links: Iterable[str]) -> tuple[str, bool]:
     """Returns the expression of all licences that a page links to, and whether they contradict each other.
 
     Licences of different classes or types contradict: the page does not say which text is under which, so neither is
-    believed and the expression is "". Versions of one type do not; they are joined by AND.
+    believed and the expression is "". Versions of one type do not; they are joined by AND. It is
+    `LicenseRef-Not-Understood` where all that is linked to are terms that are not known here.
     """
-    found = sorted({licence_of_link(link) for link in links} - {""})
+    targets = {link: licence_of_link(link) for link in links}
+    found = sorted(set(targets.values()) - {""})
+    if not found and any(link and not _COMMONS.match(link.strip()) for link in targets):
+        return NOT_UNDERSTOOD, False  # the page says under which terms it stands, at an address that says nothing here
     types = {re.sub(r"-[0-9].*", "", identifier) for identifier in found}
     if len(types) > 1 or len({tuple(classes_of(identifier)) for identifier in found}) > 1:
         return "", True
@@ -68,7 +92,7 @@ def _identifier_of_deed(folder: str, name: str, version: str | None, country: st
         return _PUBLIC_DOMAIN[name]
     elements = name.split("-")
     if folder.lower() != "licenses" or not set(elements) <= set(_ELEMENTS):
-        return ""
+        return NOT_UNDERSTOOD if version else ""  # a deed (sampling, devnations), but none that grants what we need
     return creative_commons_identifier(elements, version or "", country or "")
 
 

@@ -1,189 +1,186 @@
-"""From what people write in a licence field to an SPDX expression."""
+"""SPDX expressions from what people write in a licence field."""
 
 from __future__ import annotations
 
 import functools
+import html
 import re
 from collections.abc import Sequence
 
-from apertus_jax.corpus.licences.classes import licence_database, licensing
-from apertus_jax.corpus.licences.creative_commons import creative_commons_identifier, licence_of_link
+from apertus_jax.corpus.licences.classes import NOT_UNDERSTOOD, classes_of, licensing
+from apertus_jax.corpus.licences.creative_commons import LINK, licence_of_link
+from apertus_jax.corpus.licences.names import OWN_NAME, identifier_of_name, refusal_in
+from apertus_jax.corpus.licences.spellings import reduced
+from apertus_jax.storage.json_reader import JSONError, parse_json
 
 LONGEST_DECLARATION = 500  # a licence's whole text is not its name
-_PUBLIC_DOMAIN = "LicenseRef-Public-Domain"
-
-# Spellings without blanks, hyphens, points, `the`, `license`, `version`, in lower case → SPDX. Where a version is
-# missing that changes nothing about the class, the current one stands; a bare BSD or GPL is the strictest it can be.
-_ALIASES = {
-    "mit": "MIT",
-    "expat": "MIT",
-    "x11": "X11",
-    "isc": "ISC",
-    "apache": "Apache-2.0",
-    "apache2": "Apache-2.0",
-    "apache20": "Apache-2.0",
-    "apachesoftware": "Apache-2.0",
-    "apachesoftware20": "Apache-2.0",
-    "asl20": "Apache-2.0",
-    "bsd": "BSD-4-Clause",
-    "bsd2": "BSD-2-Clause",
-    "bsd2clause": "BSD-2-Clause",
-    "simplifiedbsd": "BSD-2-Clause",
-    "freebsd": "BSD-2-Clause",
-    "bsd3": "BSD-3-Clause",
-    "bsd3clause": "BSD-3-Clause",
-    "newbsd": "BSD-3-Clause",
-    "modifiedbsd": "BSD-3-Clause",
-    "revisedbsd": "BSD-3-Clause",
-    "boostsoftware10": "BSL-1.0",
-    "boost": "BSL-1.0",
-    "zlib": "Zlib",
-    "unlicense": "Unlicense",
-    "python": "PSF-2.0",
-    "pythonsoftwarefoundation": "PSF-2.0",
-    "psf": "PSF-2.0",
-    "postgresql": "PostgreSQL",
-    "mozillapublic20": "MPL-2.0",
-    "mpl2": "MPL-2.0",
-    "mpl20": "MPL-2.0",
-    "eclipsepublic20": "EPL-2.0",
-    "gpl": "GPL-3.0-or-later",
-    "gplv2": "GPL-2.0-only",
-    "gpl2": "GPL-2.0-only",
-    "gplv2+": "GPL-2.0-or-later",
-    "gpl2+": "GPL-2.0-or-later",
-    "gplv3": "GPL-3.0-only",
-    "gpl3": "GPL-3.0-only",
-    "gplv3+": "GPL-3.0-or-later",
-    "gpl3+": "GPL-3.0-or-later",
-    "gnugpl": "GPL-3.0-or-later",
-    "gnugeneralpublic": "GPL-3.0-or-later",
-    "gnugeneralpublicv2": "GPL-2.0-only",
-    "gnugeneralpublicv20": "GPL-2.0-only",
-    "gnugeneralpublicv3": "GPL-3.0-only",
-    "gnugeneralpublicv30": "GPL-3.0-only",
-    "lgpl": "LGPL-3.0-or-later",
-    "lgplv2.1": "LGPL-2.1-only",
-    "lgplv21": "LGPL-2.1-only",
-    "lgplv3": "LGPL-3.0-only",
-    "agplv3": "AGPL-3.0-only",
-    "gfdl": "GFDL-1.3-or-later",
-    "gnufreedocumentation": "GFDL-1.3-or-later",
-    "cc0": "CC0-1.0",
-    "cc010": "CC0-1.0",
-    "cc010universal": "CC0-1.0",
-    "creativecommonszero": "CC0-1.0",
-    "publicdomain": _PUBLIC_DOMAIN,
-    "licenserefpublicdomain": _PUBLIC_DOMAIN,
-    "publicdomainmark": "CC-PDM-1.0",
-    "publicdomainmark10": "CC-PDM-1.0",
-    "odcby": "ODC-By-1.0",
-    "odcby10": "ODC-By-1.0",
-    "opendatacommonsattribution": "ODC-By-1.0",
-    "odbl": "ODbL-1.0",
-    "opendatabase": "ODbL-1.0",
-    "ogl": "OGL-UK-3.0",
-    "opengovernment": "OGL-UK-3.0",
-    "opengovernmentv3.0": "OGL-UK-3.0",
-    "opengovernmentv30": "OGL-UK-3.0",
-}
-_CREATIVE_COMMONS = re.compile(
-    r"(?:cc|creativecommons)((?:by|nc|nd|sa)+)(?:v?([1-4])([05])?)?(?:international|unported|generic|public|deed)*"
-)
-_ELEMENT_WORDS = {
-    "attribution": "by",
-    "noncommercial": "nc",
-    "noderivatives": "nd",
-    "noderivs": "nd",
-    "sharealike": "sa",
-}
 _SYMBOLS = {"AND": "&", "OR": "|", "WITH": "+"}
-NOT_UNDERSTOOD = "LicenseRef-Not-Understood"
-# Names outside SPDX that we give; `LicenseRef-` marks them as such.
-_OWN_NAME = re.compile(rf"{_PUBLIC_DOMAIN}|{NOT_UNDERSTOOD}|LicenseRef-CC(?:-(?:BY|NC|ND|SA))+(?:-[0-9][.][0-9])?")
-_FILLERS = re.compile(r"\b(?:the|licen[cs]ed?|version|under)\b", re.IGNORECASE)
 _OPERATORS = re.compile(r"(\(|\)|\s+(?:AND|OR|WITH)\s+)", re.IGNORECASE)
+_DANGLING = re.compile(r"^\s*(?:AND|OR|WITH)(?!\S)|(?<!\S)(?:AND|OR|WITH)\s*$", re.IGNORECASE)
+_ASIDE = re.compile(r"\(([^()]*)\)")
+# Where licences are separated: by a choice, or so that all of them hold.
+_SEPARATORS = ((re.compile(r"\s*[,;&\n]\s*"), " AND "), (re.compile(r"\s*(?:/|\|\|?)\s*"), " OR "))
+_ANCHOR = re.compile(r"<a\b[^<>]*?\bhref\s*=\s*[\"']?([^\"'\s<>]+)[^<>]*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]*(?:\s[^<>]*)?/?>")
+_PUNCTUATION = " \t\r\n\u00a0.,;:()[]<>\"'-–—|"
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def normalise(declared: str) -> str:
-    """Returns the SPDX expression of a declared licence, "" when it is not understood as a whole.
+def normalize(declared: str) -> str:
+    """Returns the SPDX expression of a declared licence, "" when nothing of it is understood.
 
-    Understood are SPDX expressions, common names, addresses of licences, these joined by AND, OR, WITH and brackets,
-    by `/` (a choice, as in Cargo) and by commas or semicolons (all of them hold), and lists in square brackets.
+    Understood are SPDX expressions, names in many spellings, addresses of licences, these joined by AND, OR, WITH and
+    brackets, by `/` or `|` (a choice of software licences, as in Cargo; else all hold) and by commas or semicolons (all
+    of them hold), and lists in square brackets. A part that is not understood becomes `LicenseRef-Not-Understood`: it
+    counts against use beside others, and leaves a choice that is written in SPDX (`MIT OR something`) a choice.
     """
-    declared = declared.strip()
-    if not declared or len(declared) > LONGEST_DECLARATION:
+    declared = _without_markup(declared).strip()
+    if not declared:
+        return ""
+    if declared.startswith('["') and (listed := _listed(declared)):
+        return all_of(listed)
+    if len(declared) > LONGEST_DECLARATION:
         return ""
     if declared.startswith("[") and declared.endswith("]"):
         return all_of([part.strip(" '\"") for part in declared[1:-1].split(",") if part.strip(" '\"")])
-    single = _single(declared)
-    if single:
-        return _parse(single)
-    for separator, operator in ((r"\s*[,;]\s*", " AND "), (r"\s*/\s*", " OR ")):
-        parts = [part for part in re.split(separator, declared) if part]
-        if len(parts) > 1 and "://" not in declared:
-            resolved = [normalise(part) for part in parts]
-            return _parse(operator.join(f"({part})" for part in resolved)) if all(resolved) else ""
-    pieces = _OPERATORS.split(declared)
-    if len(pieces) == 1:
-        return ""
-    expression = "".join(_piece(piece) for piece in pieces)
-    parsed = _parse(expression)
-    # A choice with one side understood is a choice; without any it says nothing.
-    return "" if set(re.findall(r"[^\s()]+", parsed)) <= {NOT_UNDERSTOOD, "AND", "OR"} else parsed
+    readings = (_single, _sentence, _operators, _separated, refusal_in)
+    return next((found for read in readings if (found := read(declared))), "")
+
+
+def _listed(declared: str) -> list[str]:
+    """Returns the texts of a JSON list; nothing where it is none."""
+    try:
+        values = parse_json(declared, "licence")
+    except JSONError:
+        return []
+    texts = [each for each in values if isinstance(each, str) and not each.startswith("[")]
+    return texts if len(texts) == len(values) else []
+
+
+def _without_markup(declared: str) -> str:
+    """Returns a text without HTML: entities as characters, of a link its target before its words."""
+    if "&" not in declared and "<" not in declared:
+        return declared
+    return _TAG.sub(" ", _ANCHOR.sub(r" \1 ", html.unescape(declared)))
 
 
 def all_of(declared: Sequence[str]) -> str:
     """Returns the expression under which all of these licences hold, "" when one is not understood or none is given."""
-    resolved = [normalise(each) for each in declared]
-    if not resolved or not all(resolved):
-        return ""
+    resolved = [normalize(each) for each in declared]
+    if len(resolved) < 2 or not all(resolved):
+        return resolved[0] if len(resolved) == 1 else ""
     return _parse(" AND ".join(f"({each})" for each in resolved))
 
 
-def _piece(piece: str) -> str:
-    """Returns an operator, bracket or blank in upper case, and of anything else the identifier of the licence."""
-    if not piece.strip() or _OPERATORS.fullmatch(piece):
-        return piece.upper()
-    name = piece.strip()
-    return _single(name) or (name if name.lower() in _identifiers_without_case() else NOT_UNDERSTOOD)
-
-
 def _single(name: str) -> str:
-    """Returns the SPDX identifier of one licence by name or address, "" when it is none."""
-    if "://" in name:
-        return licence_of_link(name)
-    key = re.sub(r"[\s_.,()\"'-]+", "", _FILLERS.sub("", name).lower())
-    if key in _ALIASES:
-        return _ALIASES[key]
-    for word, element in _ELEMENT_WORDS.items():
-        key = key.replace(word, element)
-    if deed := _CREATIVE_COMMONS.fullmatch(key):
-        elements, whole, half = deed.groups()
-        version = f"{whole}.{half or '0'}" if whole else ""
-        return creative_commons_identifier(re.findall("by|nc|nd|sa", elements), version)
-    if _OWN_NAME.fullmatch(name) and name != NOT_UNDERSTOOD:
-        return name
-    return _identifiers_without_case().get(name.lower(), "")
+    """Returns the expression of one licence by name or address, "" when it is none."""
+    if link := LINK.fullmatch(name.strip(" <>\"'")):
+        found = licence_of_link(link.group())
+        return "" if found == NOT_UNDERSTOOD else found
+    if "(" in name or ")" in name:
+        return _with_aside(name)
+    found = "" if _DANGLING.search(name) else identifier_of_name(name)
+    return found and _parse(found)
 
 
-@functools.cache
-def _identifiers_without_case() -> dict[str, str]:
-    """Returns lower-case SPDX identifier → identifier."""
-    return {key.lower(): key for key in licence_database()}
+def _with_aside(name: str) -> str:
+    """Returns the expression of a name with something in brackets: `BSD (3-clause)`, `MIT License (MIT)`."""
+    aside = _ASIDE.search(name)
+    if aside is None:
+        return ""
+    outside = f"{name[: aside.start()]} {name[aside.end() :]}"
+    if not reduced(outside) or "(" in outside or ")" in outside:
+        return ""
+    # An acronym in the middle of a name (`GNU General Public License (GPL) v3`) only repeats it.
+    if whole := identifier_of_name(f"{outside} {aside[1]}"):
+        return _parse(whole)
+    said, repeated = _single(outside.strip()), _single(aside[1].strip())
+    return _parse(f"({said}) AND ({repeated})") if said and repeated else ""
 
 
+def _sentence(declared: str) -> str:
+    """Returns the expression of a text with links in it: what they point to, and all the words beside them hold.
+
+    Words that are not understood count against a licence that permits something; beside one that already refuses they
+    are left out, for they cannot take the refusal back.
+    """
+    links = list(LINK.finditer(declared))
+    found = [licence_of_link(link.group()) for link in links]
+    if not any(found):
+        return ""
+    beside = LINK.sub(" ", declared)
+    expression = _parse(" AND ".join(sorted({each or NOT_UNDERSTOOD for each in found})))
+    if not reduced(beside):
+        return _understood(expression)
+    said = normalize(beside.strip(_PUNCTUATION))
+    if not said and set(classes_of(expression)) <= {"nc_nd", "restricted"}:
+        return expression
+    return _parse(f"({expression}) AND ({said or NOT_UNDERSTOOD})")
+
+
+def _operators(declared: str) -> str:
+    """Returns the expression of licences joined by AND, OR, WITH and brackets, "" when it is none."""
+    pieces = _OPERATORS.split(declared)
+    if len(pieces) == 1:
+        return ""
+    resolved = [_piece(piece) for piece in pieces]
+    if NOT_UNDERSTOOD in resolved and not any(piece.strip() == "OR" for piece in pieces):
+        # The `or` of a sentence: whether it is a choice is as unknown as its other side.
+        resolved = [" AND " if each == " OR " else each for each in resolved]
+    return _understood(_parse("".join(resolved)))
+
+
+def _piece(piece: str) -> str:
+    """Returns an operator, bracket or blank in upper case, and of anything else the expression of the licence."""
+    if not piece.strip():
+        return piece
+    if _OPERATORS.fullmatch(piece):
+        return piece if piece in "()" else f" {piece.strip().upper()} "
+    name = piece.strip()
+    if _DANGLING.search(name):
+        return name  # an operator too many: no expression
+    # Exceptions are no licences on their own, so they are named here and judged with the whole.
+    found = identifier_of_name(name) or _single(name) or (normalize(name) if _is_separated(name) else refusal_in(name))
+    return f"({found})" if " " in found and " WITH " not in found else found or NOT_UNDERSTOOD
+
+
+def _separated(declared: str) -> str:
+    """Returns the expression of licences with commas, semicolons or slashes between them, "" when it is none."""
+    for separator, operator in _SEPARATORS:
+        parts = [part for part in separator.split(declared) if part.strip()]
+        if len(parts) < 2 or "://" in declared:
+            continue
+        resolved = [normalize(part) or NOT_UNDERSTOOD for part in parts]
+        if operator == " OR " and any("LicenseRef-" in part or "CC-" in part for part in resolved):
+            operator = " AND "
+        return _understood(_parse(operator.join(f"({part})" for part in resolved)))
+    return ""
+
+
+def _is_separated(name: str) -> bool:
+    """Returns whether separators stand inside a piece of an expression."""
+    return any(separator.search(name) for separator, _ in _SEPARATORS)
+
+
+def _understood(expression: str) -> str:
+    """Returns an expression, "" when nothing in it is understood: a choice between unknown things says nothing."""
+    return "" if set(re.findall(r"[^\s()]+", expression)) <= {NOT_UNDERSTOOD, "AND", "OR"} else expression
+
+
+@functools.lru_cache(maxsize=1 << 14)
 def _parse(expression: str) -> str:
-    """Returns an expression of known identifiers in normal form, "" when it is not one."""
+    """Returns an expression of known identifiers in normal form, "" when it is not one.
+
+    Exceptions stand behind WITH and nowhere else, and nothing else stands there.
+    """
     from license_expression import ExpressionError, ExpressionParseError
 
     if not _is_well_formed(expression):
         return ""
     try:
-        parsed = licensing().parse(expression)
+        parsed = licensing().parse(expression, strict=True)
         unknown = licensing().unknown_license_symbols(parsed, unique=True)
-        if parsed is None or not all(_OWN_NAME.fullmatch(symbol.key) for symbol in unknown):
+        if parsed is None or not all(OWN_NAME.fullmatch(symbol.key) for symbol in unknown):
             return ""
         return parsed.simplify().render()
     except (ExpressionError, ExpressionParseError):

@@ -1,4 +1,4 @@
-"""Overlay: a crawl-like corpus of our own invention, in which everything planted is known."""
+"""Synthetic crawl: a made-up web corpus with known answers, planted to test every rule."""
 
 from apertus_jax.corpus.overlay.write_overlay import write_overlay
 

@@ -1,4 +1,4 @@
-"""Invented hosts below reserved names, and what each of them says about crawlers."""
+"""Hosts of the synthetic crawl under reserved names, and what each says about crawlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Personal data of nobody: values that pass every check and belong to no one, and values that only look like some.
+"""Synthetic personal data: values that pass every check and belong to nobody, and look-alikes.
 
 E-mail addresses lie below reserved names. Public IPv4 addresses are of a network that is not routed on the internet,
 IPv6 ones of a block that was never assigned. Account, insurance and card numbers have random digits and computed check

@@ -1,4 +1,4 @@
-"""Words of the invented texts: phrases in eight languages that agree with each other in any combination.
+"""Phrases of the synthetic texts in eight languages, which agree in any combination.
 
 Subjects are third person singular, verbs are present tense and take an object, places and times are adverbial. So
 every pattern filled with any phrases is a grammatical, if odd, sentence.

@@ -1,4 +1,4 @@
-"""One planted document, and the list of them that grows while the overlay is planned."""
+"""Planned documents of the synthetic crawl: one document, and the growing list of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,6 @@ class Plan:
     """Documents planned so far, and the only source of chance."""
 
     def __init__(self, seed: int, documents: int):
-        """Takes the seed, and how many documents there will be."""
         self.seed = seed
         self.size = documents
         self.generator = random.Random(f"apertus overlay {seed}")

@@ -1,8 +1,9 @@
-"""What is planted: for each reason why a document can go, documents that must go for it and some that only look so."""
+"""Planted cases of the synthetic crawl: for each reason, documents that must go and look-alikes that stay."""
 
 from __future__ import annotations
 
 import collections
+import json
 import random
 from typing import Any
 
@@ -41,12 +42,13 @@ def plant_consent(plan: Plan) -> None:
     ):
         for _ in plan.share(count):
             plan.add("consent of the host", reason, host=host, path=path)
-    for count, fields, reason in (
+    pages: tuple[tuple[int, dict[str, Any], str], ...] = (
         (4, {"headers": {"x-robots-tag": "noai"}}, Reason.OPT_OUT_SIGNAL),
         (4, {"headers": {"tdm-reservation": "1"}}, Reason.OPT_OUT_SIGNAL),
         (4, {"meta_tags": {"robots": "noindex, noai"}}, Reason.OPT_OUT_SIGNAL),
         (3, {"meta_tags": {"robots": "noarchive"}, "headers": {"x-robots-tag": "noimageai"}}, ""),
-    ):
+    )
+    for count, fields, reason in pages:
         for _ in plan.share(count):
             plan.add("consent of the page", reason, **fields)
     for _ in plan.share(10):
@@ -223,3 +225,27 @@ def plant_removals(plan: Plan) -> list[dict[str, Any]]:
 
 def _removed(plan: Plan) -> Planned:
     return plan.add("asked to remove", Reason.REMOVED_ON_REQUEST)
+
+
+def broken_rows() -> list[tuple[str, bytes]]:
+    """Returns (reason of the quarantine, line without its end) of each broken row."""
+    text = "The text of this row is fine, and something else about it is not."
+    good: dict[str, Any] = {"url": "https://www.willowgate.example/notes/broken", "text": text, "licence": "CC0-1.0"}
+
+    def line(**changes: Any) -> bytes:
+        return json.dumps(good | changes).encode()
+
+    return [
+        ("invalid_encoding", line(text="caf@").replace(b"@", b"\xe9")),
+        ("invalid_json", line()[:-9]),
+        ("not_an_object", json.dumps([text]).encode()),
+        ("missing_text", json.dumps({"url": good["url"]}).encode()),
+        ("empty_text", line(text=" \n\t ")),
+        ("wrong_type", line(text=17)),
+        ("nul_character", line(text="before\0after")),
+        ("lone_surrogate", line(text="half \ud83d of a pair")),
+        ("invalid_id", line(document_id="not-an-identity")),
+        ("url_without_host", line(url="https:///notes/nowhere")),
+        ("malformed_date", line(crawl_date="the third of May")),
+        ("future_date", line(crawl_date="2999-01-01")),
+    ]

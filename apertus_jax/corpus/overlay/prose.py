@@ -1,4 +1,4 @@
-"""Invented prose: paragraphs of grammatical sentences, none of which repeats itself within a text."""
+"""Synthetic prose: paragraphs of grammatical sentences that do not repeat within a text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ class Prose:
     """A writer in one language; the same random state writes the same text."""
 
     def __init__(self, language: str, generator: random.Random):
-        """Takes a label of `PHRASES`."""
         self.language = language
         self._generator = generator
         phrases = PHRASES[language]

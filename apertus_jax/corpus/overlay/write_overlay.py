@@ -1,4 +1,4 @@
-"""The overlay: a small crawl-like corpus that was never crawled, with everything planted and everything known.
+"""Writer of the synthetic crawl: pages, robots.txt, requests and the expected decision of each document.
 
     documents/part-N.jsonl[.gz]   what `prepare` reads: documents in eight languages, and broken rows
     robots/, tdmrep/              what the invented hosts say, for `robots-snapshot` and for signals
@@ -21,24 +21,25 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.overlay import planted
-from apertus_jax.corpus.overlay.broken_rows import broken_rows
 from apertus_jax.corpus.overlay.hosts import write_robots, write_tdmrep
 from apertus_jax.corpus.overlay.planned import Plan, Planned
 from apertus_jax.corpus.reasons import Reason
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 KIND = "overlay"
 OVERLAY_FORMAT = 1
-FEWEST_DOCUMENTS = 400
+MIN_DOCUMENTS = 400
 DOCUMENTS_FOLDER = "documents"
 PARTS = ("part-0.jsonl", "part-1.jsonl", "part-2.jsonl.gz")
 LABELLED_PER_CLASS = 100
 
 
 def write_overlay(output: epath.PathLike, seed: int = 0, documents: int = 600) -> dict[str, Any]:
-    """Writes the overlay and returns its summary: what must be kept, dropped and set aside. Done already: returns.
+    """Writes the overlay and returns its summary: what must be kept, dropped and set aside.
+
+    Idempotent: returns immediately if the output is complete.
 
     Args:
       output: the folder to write.
@@ -48,10 +49,8 @@ def write_overlay(output: epath.PathLike, seed: int = 0, documents: int = 600) -
     Raises:
       UserError: fewer documents than hold everything planted, or the output folder holds something else.
     """
-    if documents < FEWEST_DOCUMENTS:
-        raise UserError(
-            f"write_overlay.documents={documents} must be at least {FEWEST_DOCUMENTS} to hold what is planted"
-        )
+    if documents < MIN_DOCUMENTS:
+        raise UserError(f"write_overlay.documents={documents} must be at least {MIN_DOCUMENTS} to hold what is planted")
     inputs = {"format": OVERLAY_FORMAT, "seed": seed, "documents": documents}
     if not artifacts.already_built(output, KIND, inputs):
         with artifacts.build(output, KIND, inputs) as build:
@@ -77,7 +76,7 @@ def _write(folder: epath.Path, plan: Plan) -> dict[str, Any]:
     _write_lines(folder / "benchmark.jsonl", items)
     _write_lines(folder / "removal_requests.jsonl", requests)
     _write_lines(folder / "labelled_toxicity.jsonl", planted.labelled_texts(plan.seed, LABELLED_PER_CLASS))
-    summary = summarise(rows, quarantine)
+    summary = summarize(rows, quarantine)
     _write_json(folder / "truth.json", {"summary": summary, "rows": rows, "quarantine": quarantine})
     values = [
         {"kind": kind, "value": value, "document_id": planned.document_id}
@@ -88,7 +87,7 @@ def _write(folder: epath.Path, plan: Plan) -> dict[str, Any]:
     return summary
 
 
-def summarise(rows: Sequence[Mapping[str, Any]], quarantine: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(rows: Sequence[Mapping[str, Any]], quarantine: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the totals of a truth: documents kept, dropped by reason, set aside by reason, personal data by kind."""
     personal: collections.Counter[str] = collections.Counter()
     for row in rows:
@@ -111,7 +110,7 @@ def _write_documents(folder: epath.Path, plan: Plan) -> tuple[list[dict[str, Any
     lines: list[tuple[Planned | str, bytes]] = [
         (planned, json.dumps(planned.row(), ensure_ascii=False).encode()) for planned in documents
     ]
-    for reason, line in broken_rows():
+    for reason, line in planted.broken_rows():
         lines.insert(plan.generator.randrange(len(lines)), (reason, line))
     rows: list[dict[str, Any]] = []
     quarantine: list[dict[str, Any]] = []

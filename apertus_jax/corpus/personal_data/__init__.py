@@ -1,4 +1,4 @@
-"""Personal data in documents: found in one pass, checked, replaced by markers and counted; never stored."""
+"""PII removal: personal data is found in one pass, checked, replaced by markers and counted; never stored."""
 
 from apertus_jax.corpus.personal_data.policy import KINDS, MARKERS, PersonalDataPolicy
 from apertus_jax.corpus.personal_data.rewriting import rewrite

@@ -1,4 +1,4 @@
-"""What may stand beside personal data, decided by two characters on each side at most.
+"""Boundaries of personal data: what may stand beside a value, decided by two characters on each side.
 
 A number that begins in the middle of a longer one is another number. A marker beside a candidate refuses it as well
 whenever some text in the marker's place could have: a text that was rewritten must not look like a new one, so that

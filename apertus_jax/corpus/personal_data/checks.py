@@ -1,4 +1,4 @@
-"""Whether a number is what it looks like: check digits, lengths, issuers and address ranges.
+"""Checksums of PII candidates: check digits, lengths, issuers and address ranges.
 
 Every function takes a string from which separators were removed and answers yes or no.
 """
@@ -115,3 +115,12 @@ def is_public_ipv6(address: str) -> bool:
     except ValueError:
         return False
     return parsed in _UNICAST and parsed.is_global
+
+
+def is_ip(address: str) -> bool:
+    """Returns whether a string is an IP address of either family, public or not."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""E-mail addresses, internationalised ones included (RFC 5321, RFC 6531), found from their at signs.
+"""E-mail address detection, internationalised ones included (RFC 5321, RFC 6531), from the at signs.
 
 The search jumps from at sign to at sign and looks at a bounded window around each, so its time is linear in the text.
 """
@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 
 from apertus_jax.corpus.personal_data.boundaries import MARKER, ends_with_marker
-from apertus_jax.corpus.personal_data.spans import Span
+from apertus_jax.corpus.personal_data.checks import is_ip
+from apertus_jax.corpus.personal_data.ip_addresses import names_package, numeric_host_end
+from apertus_jax.corpus.personal_data.spans import Span, end_of
+from apertus_jax.unspaced_scripts import EMAIL_CHARACTERS_1
 
 WINDOW = 256  # RFC 5321 grants 64 octets before the at sign and 255 after; forwarding services use more before it
 # Names that follow the at sign in picture files for dense screens and in packages, not in addresses.
@@ -16,20 +19,25 @@ NO_TOP_LEVEL_DOMAINS = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "avif", "css", "js", "mjs", "json", "html", "htm", "php")
 )
 
-# Scripts that put no space between words: there an address would swallow the sentence around it, so they count as
-# parts of an address only when it has no other letters (and Hangul, which writes particles behind the name).
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3040-\u318f\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U00020000-\U0003ffff"
-)
 # Vowel signs and other marks that \w leaves out.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0903\u093a-\u094f\u0980-\u0983\u09bc-\u09cd"
-_SPACED = f"(?:(?![{_UNSPACED}])[\\w{_MARKS}])"
+# In scripts without spaces an address would swallow the sentence around it, so their letters count as parts of one only
+# when it has no others.
+_SPACED = f"(?:(?![{EMAIL_CHARACTERS_1}])[\\w{_MARKS}])"
 _ANY = f"[\\w{_MARKS}]"
 _PUNCTUATION = "!#$%&'*+/=?^`{|}~-"  # `_` is in \w
 
-_AT = re.compile(r"@(?<=[\w!#$%&'*+/=?^`{|}~.\-]@)(?=\[|[^\s@.]{1,63}+\.)")
-_LITERAL = re.compile(r"\[(?:IPv6:)?[0-9A-Fa-f:.]{3,45}\]", re.IGNORECASE)
+_AT = re.compile(r"@(?<=[\w!#$%&'*+/=?^`{|}~.\-\"]@)(?=\[|[^\s@.]{1,63}+\.|[0-9A-Fa-f]{0,4}:)")
+_LITERAL = re.compile(r"\[(?:IPv6:)?(?P<address>[0-9A-Fa-f:.]{2,45})(?:%[0-9A-Za-z]{1,15})?\]", re.IGNORECASE)
+_QUOTED = re.compile(r"\"(?:[^\"\\\r\n]|\\[^\r\n]){1,64}\"")
+# Where sources and files lie on another machine: the account is the service's, and a path follows the host.
+# Not where another address follows: its marker would stand in the place of the path.
+_REMOTE_PATH = re.compile(
+    rf":(?!(?:(?!{MARKER.pattern})[^\s@]){{0,256}}@)"
+    rf"(?:(?:[\w.~+/\-]|{MARKER.pattern}){{0,200}}\.git\b"
+    rf"|(?!/|[0-9]+/)(?:[\w.~+\-]|{MARKER.pattern}){{0,200}}/|/(?!/))"
+)
+_REMOTE_SCHEME = re.compile(r"(?<![\w.\-])(?:git\+ssh|svn\+ssh|hg\+ssh|ssh|git|sftp|rsync)://\Z", re.IGNORECASE)
 _DOMAIN_RUN_REST = re.compile(rf"[\w{_MARKS}.\-]*+")
 
 
@@ -66,7 +74,8 @@ def find_emails(text: str) -> list[Span]:
 
 def _address_around(text: str, at: int, earliest: int) -> Span | None:
     """Returns the address whose at sign stands at `at`, not beginning before `earliest`; None when it is none."""
-    start = end = None
+    start = _quoted_start(text, at, earliest) if text[at - 1] == '"' else None
+    end = None
     reversed_window = text[max(earliest, at - WINDOW) : at][::-1]
     for local_run, _ in _ALPHABETS:
         if start is None and (run := local_run.match(reversed_window)):
@@ -78,11 +87,33 @@ def _address_around(text: str, at: int, earliest: int) -> Span | None:
             end = name.end()
     if end is not None and text[text.rfind(".", at, end) + 1 : end].lower() in NO_TOP_LEVEL_DOMAINS:
         return None
-    if end is None and (literal := _LITERAL.match(text, at + 1)):
+    if end is not None and _is_remote(text, start, end):
+        return None
+    if end is None and (literal := _LITERAL.match(text, at + 1)) and is_ip(literal["address"]):
         end = literal.end()
-    if end is None or MARKER.match(text, _DOMAIN_RUN_REST.match(text, end, end + WINDOW).end()):
+    if end is None and not names_package(text, at + 1):
+        end = numeric_host_end(text, at + 1)
+    if end is None or MARKER.match(text, end_of(_DOMAIN_RUN_REST, text, end, end + WINDOW)):
         return None
     return Span(start, end, "email")
+
+
+def _quoted_start(text: str, at: int, earliest: int) -> int | None:
+    """Returns where a local part in quotation marks begins; None when it is none or holds a marker."""
+    opening = text.find('"', max(earliest, at - WINDOW // 2), at - 1)
+    while opening >= 0:
+        quoted = _QUOTED.match(text, opening)
+        if quoted and quoted.end() == at:
+            return None if MARKER.search(text, opening, at) else opening
+        opening = text.find('"', opening + 1, at - 1)
+    return None
+
+
+def _is_remote(text: str, start: int, end: int) -> bool:
+    """Returns whether an address is that of files or sources on a machine: `git@host:a/b.git`, `ssh://git@host/`."""
+    if text.startswith(":", end) and _REMOTE_PATH.match(text, end):
+        return True
+    return text.endswith("://", 0, start) and bool(_REMOTE_SCHEME.search(text, max(0, start - 16), start))
 
 
 def _local_start(text: str, at: int, run_start: int) -> int | None:

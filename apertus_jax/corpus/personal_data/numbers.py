@@ -1,6 +1,6 @@
-"""Numbers that name a person, an account or a machine: cheap searches for their shapes, then the checks.
+"""PII numbers: cheap searches for the shapes of accounts, cards and persons, then the checks.
 
-Each search anchors on something rare (a dot or colon between digits, `756`, a plus sign) or on the first digit of a
+Each search anchors on something rare (`756`, a plus sign) or on the first digit of a
 long number, looks at a bounded piece of text, and is therefore linear.
 """
 
@@ -8,29 +8,12 @@ from __future__ import annotations
 
 import re
 
-from apertus_jax.corpus.personal_data.boundaries import ends_with_marker, stands_alone, stands_alone_as_ipv6
-from apertus_jax.corpus.personal_data.checks import (
-    iban_shapes,
-    is_ahv,
-    is_card,
-    is_iban,
-    is_public_ipv4,
-    is_public_ipv6,
-)
+from apertus_jax.corpus.personal_data.boundaries import ends_with_marker, stands_alone
+from apertus_jax.corpus.personal_data.checks import iban_shapes, is_ahv, is_card, is_iban
 from apertus_jax.corpus.personal_data.spans import Span
 
 _GAP = " \u00a0\u202f"  # space, no-break space, narrow no-break space
 
-_IPV4_FIRST_DOT = re.compile(r"\.(?<=[0-9]\.)[0-9]{1,3}\.[0-9]{1,3}\.(?=[0-9])")
-_DIGITS = re.compile(r"[0-9]{1,3}")
-# Section and version numbers of four parts look like addresses. The words are longer than any group of a number, so
-# they cannot be a part of something that is itself replaced.
-_NUMBERED = re.compile(
-    r"(?:^|[\s(\[])(?:§|(?:sections?|chapters?|versions?|releases?|builds?|revisions?|abschnitt|kapitel))[ .:]?\Z",
-    re.IGNORECASE,
-)
-_IPV6_FIRST_COLON = re.compile(r":(?<=[23][0-9A-Fa-f]{3}:)(?=[0-9A-Fa-f]{0,4}:)")
-_IPV6_BODY = re.compile(r"[0-9A-Fa-f:]*+")
 _IBAN_HEAD = re.compile(rf"[0-9](?<=[A-Za-z]{{2}}[0-9])[0-9](?=[{_GAP}\-]?[A-Za-z0-9]{{4}})")
 _AHV = re.compile(rf"756([.\-{_GAP}]?)[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{2}}(?![0-9])")
 # The first two digits that some issuer has; years in tables are none of them.
@@ -45,11 +28,6 @@ _CARD_SHAPES = (
     re.compile(r"[0-9]{14,19}"),
 )
 _NOT_DIGITS = re.compile(r"[^0-9]+")
-
-
-def find_ips(text: str) -> list[Span]:
-    """Returns the public IPv4 and IPv6 addresses of a text."""
-    return _find_ipv4(text) + _find_ipv6(text)
 
 
 def find_ibans(text: str) -> list[Span]:
@@ -70,7 +48,8 @@ def find_ibans(text: str) -> list[Span]:
             if any(character != separator for character in number[4::5]):
                 continue
             number = number.replace(separator, "")
-        if is_iban(number.upper()) and number.isascii() and stands_alone(text, start, end, ""):
+        before = start - 4 if text[max(0, start - 4) : start].upper() == "IBAN" else start  # the word glued to it
+        if is_iban(number.upper()) and number.isascii() and stands_alone(text, before, end, ""):
             found.append(Span(start, end, "iban"))
     return found
 
@@ -110,34 +89,3 @@ def _continues_groups(text: str, match: re.Match[str]) -> bool:
     if not match.re.groups or before < 1 or text[before] != match.group(1):
         return False
     return text[before - 1].isdecimal() or ends_with_marker(text, before)
-
-
-def _find_ipv4(text: str) -> list[Span]:
-    """Finds dotted addresses: exactly four parts, no digit or further part beside them, not a numbered section."""
-    found = []
-    for match in _IPV4_FIRST_DOT.finditer(text):
-        start = match.start() - 1
-        while start > 0 and match.start() - start < 3 and "0" <= text[start - 1] <= "9":
-            start -= 1
-        end = _DIGITS.match(text, match.end()).end()
-        if not is_public_ipv4(text[start:end]) or not stands_alone(text, start, end, "."):
-            continue
-        if not _NUMBERED.search(text[max(0, start - 14) : start]):
-            found.append(Span(start, end, "ip"))
-    return found
-
-
-def _find_ipv6(text: str) -> list[Span]:
-    """Finds colon-separated addresses, compressed or not; a colon that ends a clause is left out."""
-    found = []
-    searched = 0
-    for match in _IPV6_FIRST_COLON.finditer(text):
-        start = match.start() - 4
-        if start < searched:
-            continue
-        searched = end = _IPV6_BODY.match(text, start).end()
-        if text[end - 1] == ":" and text[end - 2] != ":":
-            end -= 1
-        if end - start <= 39 and is_public_ipv6(text[start:end]) and stands_alone_as_ipv6(text, start, end):
-            found.append(Span(start, end, "ip"))
-    return found

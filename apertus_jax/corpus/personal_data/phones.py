@@ -1,4 +1,4 @@
-"""Telephone numbers: international ones with a known country code, and Swiss ones as they are written at home.
+"""Telephone number detection: international numbers with a known country code, and Swiss national ones.
 
 There is no check digit, so the shape decides; this kind has to be asked for.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 from apertus_jax.corpus.personal_data.boundaries import MARKER, stands_alone
-from apertus_jax.corpus.personal_data.spans import Span
+from apertus_jax.corpus.personal_data.spans import Span, end_of
 
-FEWEST_DIGITS, MOST_DIGITS = 8, 15
+MIN_DIGITS, MAX_DIGITS = 8, 15
 
 # Country codes of one and two digits, and the tens whose codes have three (ITU-T E.164, annex of 2016).
 _ONE_DIGIT = ("1", "7")
@@ -45,10 +45,10 @@ def _international_end(text: str, start: int) -> int | None:
     digits, end = "", start
     while group := _GROUP.match(text, end):
         more = digits + _NOT_DIGITS.sub("", group.group())
-        if len(more) > MOST_DIGITS:
+        if len(more) > MAX_DIGITS:
             break
         digits, end = more, group.end()
     code_known = digits.startswith(_ONE_DIGIT) or _TWO_DIGITS.match(digits) or _THREE_DIGITS.match(digits)
-    if not code_known or len(digits) < FEWEST_DIGITS or MARKER.match(text, _NEXT_GROUP.match(text, end).end()):
+    if not code_known or len(digits) < MIN_DIGITS or MARKER.match(text, end_of(_NEXT_GROUP, text, end)):
         return None
     return end

@@ -1,10 +1,15 @@
-"""Which personal data is replaced, where, and by which of two sets of rules."""
+"""PII policy: which personal data is replaced, in which sources, and by which of two rule sets."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
+
+if TYPE_CHECKING:
+    from apertus_jax.validation import FilledIn
 
 KINDS = ("email", "ip", "iban", "ahv", "card", "phone")
 MARKERS = {kind: f"<{kind}-pii>" for kind in KINDS}
@@ -14,8 +19,9 @@ DEFAULT_KINDS = {"strict": ("email", "ip", "iban", "ahv", "card"), "apertus": ("
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class PersonalDataPolicy:
-    """What `rewrite` replaces.
+    """PII that `rewrite` replaces.
 
     `strict` checks every candidate (boundaries, check digits, public addresses); `apertus` does what the formatter
     published with Apertus does, mistakes included (arXiv 2509.14233, section 3.1.2), and knows three kinds.
@@ -28,7 +34,10 @@ class PersonalDataPolicy:
     """
 
     mode: str = "strict"
-    kinds: tuple[str, ...] | None = None
+    if TYPE_CHECKING:
+        kinds: FilledIn[tuple[str, ...]] = FilledIn()
+    else:
+        kinds: tuple[str, ...] | None = None
     skip_sources: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -41,7 +50,8 @@ class PersonalDataPolicy:
         for kind in chosen:
             if kind not in known:
                 raise UserError(
-                    f"personal data: mode {self.mode} does not know kind {kind!r}; choose from {', '.join(known)}"
+                    f"PersonalDataPolicy.kinds: mode {self.mode} does not know kind {kind!r}; choose from "
+                    f"{', '.join(known)}"
                 )
         # One order for every spelling of the same choice, so that columns and digests do not depend on it.
         object.__setattr__(self, "kinds", tuple(kind for kind in KINDS if kind in chosen))

@@ -1,4 +1,4 @@
-"""What the formatter published with Apertus replaces, mistakes included, in linear time.
+"""Published PII formatter of Apertus, its mistakes included, in linear time.
 
 Its rules (arXiv 2509.14233, section 3.1.2, and the code released with it): e-mail, then IPv4, then IBAN. Each kind is
 searched in what the kinds before it left, and then every distinct hit, in the order of first appearance, is replaced
@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from apertus_jax.corpus.personal_data.spans import Span
+from apertus_jax.corpus.personal_data.spans import Span, end_of
 
 _LOCAL_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~-"
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -85,7 +85,7 @@ def _find_emails(text: str, start: int, end: int) -> Iterator[str]:
         # A word boundary is a matter of both neighbours, so it is looked for in the text itself.
         boundary = _BOUNDARY.search(text, at - len(local), at) if local else None
         domain = _DOMAIN.match(text, at + 1, end) if boundary else None
-        if domain:
+        if boundary and domain:
             yield text[boundary.start() : domain.end()]
             free = domain.end()
 
@@ -117,9 +117,9 @@ def _locate_emails(text: str, start: int, end: int, hits: Hits) -> Iterator[Occu
                 begin = at - local_length
                 if begin < start:
                     break
-                number = locals_of_domain[domain].get(text[begin:at])
-                if number is not None:
-                    yield number, begin, domain_end
+                hit = locals_of_domain[domain].get(text[begin:at])
+                if hit is not None:
+                    yield hit, begin, domain_end
 
 
 def _find_ips(text: str, start: int, end: int) -> Iterator[str]:
@@ -137,8 +137,8 @@ def _find_ips(text: str, start: int, end: int) -> Iterator[str]:
 def _locate_ips(text: str, start: int, end: int, hits: Hits) -> Iterator[Occurrence]:
     """Yields every occurrence of the hits: up to three digits before and after each three dots."""
     for match in _IPV4_FIRST_DOT.finditer(text, start, end):
-        rest = _IPV4_REST.match(text, match.start(), end).end()
-        last = _DIGITS.match(text, rest, end).end()
+        rest = end_of(_IPV4_REST, text, match.start(), end)
+        last = end_of(_DIGITS, text, rest, end)
         for begin in range(max(start, match.start() - 3), match.start()):
             for stop in range(rest + 1, last + 1):
                 number = hits.get(text[begin:stop])

@@ -1,9 +1,11 @@
-"""The edit: every value of personal data becomes the marker of its kind."""
+"""PII rewriting: every value of personal data becomes the marker of its kind."""
 
 from __future__ import annotations
 
+from apertus_jax.corpus.personal_data.disguises import FoldedText, may_hide_something
 from apertus_jax.corpus.personal_data.emails import find_emails
-from apertus_jax.corpus.personal_data.numbers import find_ahv_numbers, find_cards, find_ibans, find_ips
+from apertus_jax.corpus.personal_data.ip_addresses import find_ips
+from apertus_jax.corpus.personal_data.numbers import find_ahv_numbers, find_cards, find_ibans
 from apertus_jax.corpus.personal_data.phones import find_phones
 from apertus_jax.corpus.personal_data.policy import PersonalDataPolicy
 from apertus_jax.corpus.personal_data.published import find_published
@@ -38,5 +40,14 @@ def rewrite(text: str, policy: PersonalDataPolicy) -> Rewrite:
 
 
 def find_strict(text: str, kinds: tuple[str, ...]) -> list[Span]:
-    """Returns the checked personal data of a text, disjoint and in order."""
+    """Returns the checked personal data of a text, disjoint and in order, disguised values included."""
+    found = _find(text, kinds)
+    if not may_hide_something(text):
+        return found
+    # In the text as it is, too: taking characters away may join a value to its neighbours.
+    folded = FoldedText(text)
+    return resolve_overlaps([*found, *map(folded.span, _find(folded.text, kinds))])
+
+
+def _find(text: str, kinds: tuple[str, ...]) -> list[Span]:
     return resolve_overlaps(span for kind in kinds for span in FINDERS[kind](text))

@@ -1,8 +1,10 @@
-"""Where personal data lies in a text, and the one replacement of all of it."""
+"""PII spans of a text, and their replacement in one pass."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
 from collections.abc import Iterable, Sequence
 
 from apertus_jax.corpus.personal_data.policy import KINDS, MARKERS
@@ -24,6 +26,13 @@ class Rewrite:
     text: str
     counts: dict[str, int]
     spans: tuple[Span, ...]
+
+
+def end_of(pattern: re.Pattern[str], text: str, start: int, end: int = sys.maxsize) -> int:
+    """Returns where the match of a pattern ends that begins at `start`; the pattern matches there, be it nothing."""
+    found = pattern.match(text, start, end)
+    assert found is not None
+    return found.end()
 
 
 def resolve_overlaps(candidates: Iterable[Span]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""Personal data in web addresses: in path, query and fragment, percent-encoded or plain."""
+"""PII in URLs: in path, query and fragment, percent-encoded or plain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from apertus_jax.corpus.personal_data.policy import MARKERS, PersonalDataPolicy
 from apertus_jax.corpus.personal_data.rewriting import rewrite
 
-MOST_DECODINGS = 3  # an address inside an address inside an address
+MAX_DECODINGS = 3  # an address inside an address inside an address
 _AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//[^/\\?#]*")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?!//)")
 _COMPONENT = re.compile(r"[^/\\?#&;=]+")
+# Every kind of personal data has a digit or an at sign in it, plain or escaped.
+_PLAIN = re.compile(r"[A-Za-z_.~\-]*+")
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
@@ -36,10 +38,12 @@ def rewrite_url(url: str, policy: PersonalDataPolicy) -> str:
 
 def _rewrite_component(component: str, policy: PersonalDataPolicy) -> str:
     """Returns one part of a URL with markers; escapes outside them stay as they were written."""
+    if _PLAIN.fullmatch(component):
+        return component
     decoded = list(component)
     starts = list(range(len(component) + 1))
     spans: list[tuple[int, int, str]] = []
-    for _ in range(MOST_DECODINGS + 1):
+    for _ in range(MAX_DECODINGS + 1):
         text = "".join(decoded)
         for reading in {text, text.replace("+", " ")}:
             found = rewrite(reading, policy).spans

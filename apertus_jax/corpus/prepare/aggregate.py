@@ -1,4 +1,4 @@
-"""The aggregate stage: what only the whole corpus can say: statistics, repeated identities, clusters of copies."""
+"""Aggregate stage: statistics, repeated ids and duplicate clusters of the whole corpus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,15 @@ from etils import epath
 from apertus_jax.corpus.duplicates import find_clusters
 from apertus_jax.corpus.duplicates.external_sort import RowSorter
 from apertus_jax.corpus.prepare.plan import ordinal
-from apertus_jax.corpus.prepare.preparation import Preparation
+from apertus_jax.corpus.prepare.policy import with_member
 from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, KEYS_FILE, QUARANTINE_FILE, SCORES_FILE
-from apertus_jax.corpus.prepare.statistics import gather_statistics
 from apertus_jax.corpus.prepare.tables import column_arrays, read_rows
+from apertus_jax.corpus.scorer import Row, Rule, Sketch
 from apertus_jax.errors import UserError
+from apertus_jax.storage.json_reader import read_json_object
 
+LanguageOf = Callable[[Row], str | None]
+LANGUAGE_COLUMNS = ("language_label", "language_declared")  # what a language is named from
 STATISTICS_KIND, COPIES_KIND = "prepare_statistics", "prepare_copies"
 STATISTICS_FILE = "statistics.json"
 CLUSTERS_FILE = "clusters.parquet"
@@ -45,14 +48,40 @@ def require_documents(score_folders: Sequence[epath.Path]) -> None:
     )
 
 
-def write_statistics(preparation: Preparation, score_folders: Sequence[epath.Path], folder: epath.Path) -> None:
-    """Writes what the rules of the policy need to know about the whole corpus."""
+def write_statistics(
+    rules: Sequence[Rule], language_of: LanguageOf, score_folders: Sequence[epath.Path], folder: epath.Path
+) -> None:
+    """Writes what rules need to know about the whole corpus; `language_of` names the language of a row of scores."""
 
     def rows_of(columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        return _rows(score_folders, columns, preparation)
+        return _rows(score_folders, columns, language_of)
 
-    statistics = gather_statistics(preparation.policy, rows_of)
+    statistics = gather_statistics(rules, rows_of)
     (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=1, sort_keys=True, ensure_ascii=False))
+
+
+def gather_statistics(rules: Sequence[Rule], rows_of: Callable[[Sequence[str]], Iterable[Row]]) -> dict[str, Any]:
+    """Returns the statistics that rules declare, name → result, from one pass over the corpus.
+
+    Args:
+      rules: those of the policy; a rule that has `statistics()` is asked for its sketches.
+      rows_of: streams these columns of all documents whose text was looked at, and their `language`.
+    """
+    sketches: dict[str, Sketch] = {}
+    for rule in with_member(rules, "statistics"):
+        for name, sketch in rule.statistics().items():
+            if name in sketches:
+                sketches[name].widen(sketch)
+            else:
+                sketches[name] = sketch
+    if not sketches:
+        return {}
+    each_row = list(sketches.values())
+    columns = dict.fromkeys(column for sketch in each_row for column in sketch.columns)
+    for row in rows_of(tuple(columns)):
+        for sketch in each_row:
+            sketch.add(row)
+    return {name: sketch.result() for name, sketch in sketches.items()}
 
 
 def find_copies(score_folders: Sequence[epath.Path], folder: epath.Path, sort_bytes: int) -> dict[str, Any]:
@@ -82,7 +111,7 @@ def scratch_folder(folder: epath.PathLike) -> Iterator[str]:
 
 def read_statistics(folder: epath.PathLike) -> dict[str, Any]:
     """Returns what `write_statistics` found."""
-    return json.loads((epath.Path(folder) / STATISTICS_FILE).read_text())
+    return read_json_object(epath.Path(folder) / STATISTICS_FILE)
 
 
 def repeated_in_unit(folder: epath.PathLike, unit: int) -> set[int]:
@@ -101,13 +130,14 @@ def id_words(document_ids: Sequence[str]) -> np.ndarray:
 
 
 def _rows(
-    score_folders: Sequence[epath.Path], columns: Sequence[str], preparation: Preparation
+    score_folders: Sequence[epath.Path], columns: Sequence[str], language_of: LanguageOf
 ) -> Iterator[dict[str, Any]]:
     """Streams some columns, and the language, of all documents whose text was looked at."""
+    read = tuple(dict.fromkeys((*columns, *LANGUAGE_COLUMNS, CONTENT_EVALUATED)))
     for each in score_folders:
-        for row in read_rows(each / SCORES_FILE, (*columns, CONTENT_EVALUATED)):
+        for row in read_rows(each / SCORES_FILE, read):
             if row[CONTENT_EVALUATED]:
-                yield row | {"language": preparation.language_of(row)}
+                yield row | {"language": language_of(row)}
 
 
 def _find_repeated_ids(score_folders: Sequence[epath.Path], path: epath.Path, scratch: str, sort_bytes: int) -> int:

@@ -1,18 +1,68 @@
-"""The columns that every document has, whatever the policy looks at."""
+"""Base columns that every document has, whatever the policy asks: identity, origin, size, number of tokens."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from etils import epath
 
 from apertus_jax.corpus.ledger import url_digest
 from apertus_jax.corpus.personal_data import PersonalDataPolicy, rewrite_url
-from apertus_jax.corpus.prepare.token_counts import TokenCounter
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.web_addresses import parse_web_address, registrable_domain
+from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 if TYPE_CHECKING:
     import pyarrow
+
+TEKKEN, TEKKEN_FILE = "tekken", "tekken_240718.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCounter:
+    """Counts the tokens of texts, without marks of start and end; `digest` names the vocabulary."""
+
+    count: Callable[[str], int]
+    digest: str
+
+    @classmethod
+    def load(cls, tokenizer: str) -> Self:
+        """Reads `tekken` (from the installed package mistral_common), a tokenizer.json, or the folder that holds one.
+
+        Raises:
+          UserError: it is missing or no tokenizer.
+        """
+        if tokenizer == TEKKEN:
+            return cls._load_tekken()
+        import tokenizers
+
+        file = epath.Path(tokenizer)
+        file = file / "tokenizer.json" if file.is_dir() else file
+        if not file.exists():
+            raise UserError(f"Policy.tokenizer {file} does not exist; give a tokenizer.json, {TEKKEN!r} or nothing")
+        content = file.read_bytes()
+        try:
+            model = tokenizers.Tokenizer.from_str(content.decode())
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"Policy.tokenizer {file} is not a tokenizer ({error}); give a tokenizer.json") from error
+        return cls(lambda text: len(model.encode(text, add_special_tokens=False)), artifacts.digest_bytes(content))
+
+    @classmethod
+    def _load_tekken(cls) -> Self:
+        import importlib.resources
+
+        import mistral_common
+        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+        path = importlib.resources.files(mistral_common) / "data" / TEKKEN_FILE
+        model = Tekkenizer.from_file(str(path))
+        return cls(
+            lambda text: len(model.encode(text, bos=False, eos=False)), artifacts.digest_bytes(path.read_bytes())
+        )
 
 
 def facts_schema() -> list[pyarrow.Field]:
@@ -24,6 +74,7 @@ def facts_schema() -> list[pyarrow.Field]:
         "document_id": text,
         "source": text,
         "source_version": text,
+        "own_source": text,
         "file": text,
         "row": number,
         "url": text,
@@ -50,6 +101,7 @@ def facts(
         "document_id": document.document_id,
         "source": document.source,
         "source_version": source_version,
+        "own_source": document.own_source,
         "file": document.file,
         "row": document.row,
         "url": rewrite_url(document.url, personal_data) if document.url else "",

@@ -1,10 +1,9 @@
-"""The plan: which pieces of which sources are prepared, fixed before any of them is looked at."""
+"""Plan of `prepare`: the units of every source, fixed before any of them is read."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import json
 import time
 from collections.abc import Sequence
@@ -12,10 +11,12 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
-from apertus_jax.corpus.sources import Source, Unit, describe_source, plan_units, reader_versions
+from apertus_jax import clock
+from apertus_jax.corpus.sources import Source, Unit, describe_source, plan_units, reader_versions, unit_size
 from apertus_jax.errors import UserError
-from apertus_jax.run_folder import HeartbeatLease, LocalLease, acquire_lease
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import read_json_object
+from apertus_jax.storage.lease import HeartbeatLease, LocalLease, acquire_lease
 
 KIND = "prepare_plan"
 PLAN_FILE = "plan.json"
@@ -55,6 +56,12 @@ def ordinal(unit: int, row: int) -> int:
 def make_plan(sources: Sequence[Source], work: epath.PathLike, as_of: str, target_bytes: int) -> Plan:
     """Returns the plan of these sources, from the work folder when it was made before; writes nothing.
 
+    Args:
+      sources: where documents come from.
+      work: the work folder.
+      as_of: the day of the plan; "" for the present one.
+      target_bytes: size of the units; 0 for one that suits the size of the corpus.
+
     Raises:
       UserError: a source is missing or unusable, two sources have one name, or `as_of` is not a date.
     """
@@ -63,9 +70,10 @@ def make_plan(sources: Sequence[Source], work: epath.PathLike, as_of: str, targe
     names = [source.name for source in sources]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"prepare.sources names {', '.join(repeated)} twice; give each source its own name")
-    _check_date(as_of)
-    units = tuple(plan_units(sources, target_bytes=target_bytes))
-    plan = Plan(tuple(sources), units, as_of or datetime.date.today().isoformat())
+    if as_of:
+        clock.require_day(as_of, "prepare.as_of")
+    units = tuple(plan_units(sources, target_bytes=target_bytes or unit_size(sources)))
+    plan = Plan(tuple(sources), units, as_of or clock.today().isoformat())
     place = _place(plan, work, as_of)
     return _stored(plan, place) if artifacts.is_complete(place) else plan
 
@@ -94,7 +102,7 @@ def _place(plan: Plan, work: epath.PathLike, as_of: str) -> epath.Path:
 def _stored(plan: Plan, place: epath.Path) -> Plan:
     """Returns a plan with the day that it was stored with."""
     artifacts.verify(place, KIND)
-    return dataclasses.replace(plan, as_of=json.loads((place / PLAN_FILE).read_text())["as_of"])
+    return dataclasses.replace(plan, as_of=read_json_object(place / PLAN_FILE)["as_of"])
 
 
 def _write_plan(plan: Plan, place: epath.Path) -> None:
@@ -117,16 +125,6 @@ def _lease_with_patience(folder: epath.Path) -> LocalLease | HeartbeatLease:
             return acquire_lease(folder)
         time.sleep(LEASE_PAUSE_SECONDS)
     return acquire_lease(folder)
-
-
-def _check_date(text: str) -> None:
-    """Raises UserError unless `text` is empty or a calendar day."""
-    if not text:
-        return
-    try:
-        datetime.date.fromisoformat(text)
-    except ValueError as error:
-        raise UserError(f"prepare.as_of = {text!r} is not a day; write YYYY-MM-DD") from error
 
 
 def _content(sources: Sequence[Source], units: Sequence[Unit]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What decides the bytes of a prepared corpus, and where its stages lie."""
+"""Identity of a prepared corpus (what decides its bytes), and where its stages lie."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.documents import UNKNOWN_LANGUAGE
-from apertus_jax.corpus.duplicates import DEFAULT_MEMORY, DuplicateRule
-from apertus_jax.corpus.language import LanguageRule, document_language
+from apertus_jax.corpus.duplicates import DEFAULT_MEMORY
+from apertus_jax.corpus.language import document_language
 from apertus_jax.corpus.prepare.plan import Plan
-from apertus_jax.corpus.prepare.policy import Policy, describe, part_of, scorers_of
+from apertus_jax.corpus.prepare.policy import Policy, describe, only, scorers_of
 from apertus_jax.corpus.prepare.score import CHARACTERS_PER_BATCH, DOCUMENTS_PER_BATCH, UnitScorer
-from apertus_jax.corpus.removal import RemovalScoring
+from apertus_jax.corpus.scorer import Scorer
+from apertus_jax.process.module_sources import foreign_source
+from apertus_jax.storage import artifacts
 
 FORMAT = 1
 SELECTION_FORMAT = 2
+
+
+def identity_of_scorer(scorer: Scorer) -> dict[str, Any]:
+    """Returns what decides the scores of a scorer, the source of one from outside of the package included."""
+    return {**scorer.identity(), **foreign_source(scorer)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +39,7 @@ class Preparation:
       output: folder of the result.
       seconds_per_document: a document that needs longer is quarantined.
       sort_bytes: memory for sorting; no byte of the result depends on it.
+      show_hosts: whether the report names domains instead of masking them.
     """
 
     plan: Plan
@@ -41,6 +48,7 @@ class Preparation:
     output: str
     seconds_per_document: float
     sort_bytes: int = DEFAULT_MEMORY
+    show_hosts: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves loaded models behind."""
@@ -53,25 +61,26 @@ class Preparation:
     @functools.cached_property
     def scorer(self) -> UnitScorer:
         """The scorers of the policy, loaded."""
-        consent = [self._on_the_day(scoring) for scoring in self.policy.consent_scoring]
+        # Requests and the like are judged on the day of the plan, so that the same plan gives the same corpus.
+        consent = [
+            scoring.on_day(self.plan.as_of) if hasattr(scoring, "on_day") else scoring
+            for scoring in self.policy.consent_scoring
+        ]
         return UnitScorer(self.policy, scorers_of(consent), self.language_of, self.seconds_per_document)
 
-    def _on_the_day(self, scoring: Any) -> Any:
-        """Removal requests are judged on the day of the plan, so that the same plan gives the same corpus."""
-        if isinstance(scoring, RemovalScoring) and not scoring.today:
-            return dataclasses.replace(scoring, today=self.plan.as_of)
-        return scoring
+    @functools.cached_property
+    def selection_rule(self) -> Any | None:
+        """The rule that is asked last and says how to choose among copies, if the policy has one."""
+        return only(self.policy.content_rules, "after_selection")
 
     @functools.cached_property
-    def duplicate_rule(self) -> DuplicateRule | None:
-        """The rule that chooses among copies, if the policy has one."""
-        return part_of(self.policy.content_rules, DuplicateRule)
+    def _language_rule(self) -> Any | None:
+        return only(self.policy.content_rules, "names_language")
 
     @functools.cached_property
     def trusts_declared_languages(self) -> bool:
         """Whether a language that the source declared wins over the model's."""
-        rule = part_of(self.policy.content_rules, LanguageRule)
-        return rule is None or rule.trust_declared
+        return self._language_rule is None or self._language_rule.trust_declared
 
     def language_of(self, row: Mapping[str, Any]) -> str | None:
         """Returns the label that a document goes by; None where consent did not let its text be looked at."""
@@ -85,9 +94,9 @@ class Preparation:
         return {
             "format": FORMAT,
             "plan": self.plan.digest(),
-            "consent": [dict(scorer.identity()) for scorer in self.scorer.consent],
+            "consent": [identity_of_scorer(scorer) for scorer in self.scorer.consent],
             "consent_rules": describe(tuple(self.policy.consent_rules)),
-            "content": [dict(scorer.identity()) for scorer in self.scorer.content],
+            "content": [identity_of_scorer(scorer) for scorer in self.scorer.content],
             "personal_data": describe(self.policy.personal_data),
             "trusts_declared_languages": self.trusts_declared_languages,
             "duplicate_scope": self.scorer.duplicate_scope,
@@ -102,11 +111,14 @@ class Preparation:
         described = describe(self.policy)
         for group, scorers in (("consent_scoring", self.scorer.consent), ("content_scoring", self.scorer.content)):
             scorings = zip(getattr(self.policy, group), scorers, strict=True)
-            described[group] = [{"class": type(each).__name__, **scorer.identity()} for each, scorer in scorings]
+            described[group] = [
+                {"class": type(each).__name__, **identity_of_scorer(scorer)} for each, scorer in scorings
+            ]
         return described | {
             "tokenizer": self.policy.tokenizer.rstrip("/").rpartition("/")[2],
             "tokenizer_digest": self.scorer.tokenizer_digest,
             "duplicate_scope": self.scorer.duplicate_scope,
+            "unasked": self.policy.unasked,
         }
 
     @functools.cached_property

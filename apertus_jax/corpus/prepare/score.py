@@ -1,26 +1,28 @@
-"""The score stage: every column about every document of one unit, and the rows that could not be read."""
+"""Score stage: every column of every document of one unit, and the rows that could not be read."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from apertus_jax.corpus.duplicates import DuplicateScoring, KeyWriter, key_records
-from apertus_jax.corpus.prepare.facts import facts, facts_schema
-from apertus_jax.corpus.prepare.policy import Policy, part_of, scorers_of
+from apertus_jax.corpus.batching import batched
+from apertus_jax.corpus.duplicates import KeyWriter, key_records
+from apertus_jax.corpus.prepare import questions
+from apertus_jax.corpus.prepare.facts import TokenCounter, facts, facts_schema
+from apertus_jax.corpus.prepare.policy import Policy, check_columns, only, scorers_of
 from apertus_jax.corpus.prepare.tables import TableWriter
-from apertus_jax.corpus.prepare.time_limit import TimeLimitExceeded, time_limit
-from apertus_jax.corpus.prepare.token_counts import TokenCounter
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.reasons import Verdict
-from apertus_jax.corpus.removal import RemovalScorer
 from apertus_jax.corpus.scorer import Row, Rule, Scorer
 from apertus_jax.corpus.sources import QuarantinedRow
+from apertus_jax.errors import UserError
+from apertus_jax.process.interruptions import TimeLimitExceeded, time_limit
+from apertus_jax.process.module_sources import failure_of_foreign, is_foreign
 
 if TYPE_CHECKING:
     import pyarrow
@@ -58,7 +60,8 @@ class UnitScorer:
     ):
         self.consent = consent
         self.content = scorers_of(policy.content_scoring)
-        self._duplicates = part_of(policy.content_scoring, DuplicateScoring)
+        check_columns(policy.rules, (*consent, *self.content))
+        self._duplicates: Any = only(policy.content_scoring, "scope_of")
         self._consent_rules = policy.consent_rules
         self._personal_data = policy.personal_data
         self._language_of = language_of
@@ -78,7 +81,7 @@ class UnitScorer:
 
     def applied_tombstones(self) -> dict[str, Any] | None:
         """Returns the record of the removal requests that are applied; None without any."""
-        found = [scorer.applied() for scorer in self.consent if isinstance(scorer, RemovalScorer)]
+        found = [scorer.applied() for scorer in self.consent if hasattr(scorer, "applied")]
         return found[0] if found else None
 
     def schema(self) -> pyarrow.Schema:
@@ -104,7 +107,7 @@ class UnitScorer:
             keys = None
             if self._duplicates:
                 keys = stack.enter_context(KeyWriter(os.fspath(folder / KEYS_FILE), self._duplicates.bands))
-            for batch in batches(documents):
+            for batch in batched(documents, DOCUMENTS_PER_BATCH, _characters, CHARACTERS_PER_BATCH):
                 readable = [each for each in batch if isinstance(each, RawDocument)]
                 rows = self._rows(readable, source_version)
                 slow = [_too_slow(each, self._seconds) for each, row in zip(readable, rows, strict=True) if row is None]
@@ -149,26 +152,27 @@ class UnitScorer:
 
 
 def first_verdict(rules: Iterable[Rule], row: Row, statistics: dict[str, Any]) -> Verdict | None:
-    """Returns the verdict of the first rule that has one."""
+    """Returns the verdict of the first rule that has one.
+
+    Raises:
+      UserError: a rule from outside of the package fails, or gives something else.
+    """
     for rule in rules:
-        verdict = rule.verdict(row, statistics)
+        try:
+            verdict = rule.verdict(row, statistics)
+        except Exception as error:
+            if (told := failure_of_foreign(questions.inner(rule), error)) is None:
+                raise
+            raise told from error
         if verdict is not None:
+            if not isinstance(verdict, Verdict):
+                raise UserError(f"{type(rule).__name__}.verdict gives {verdict!r}; it must give a Verdict, or None")
             return verdict
     return None
 
 
-def batches(documents: Iterable[RawDocument | QuarantinedRow]) -> Iterator[list[RawDocument | QuarantinedRow]]:
-    """Cuts a stream after a fixed number of documents or characters, whichever comes first."""
-    batch: list[RawDocument | QuarantinedRow] = []
-    characters = 0
-    for each in documents:
-        batch.append(each)
-        characters += len(each.text) if isinstance(each, RawDocument) else 0
-        if len(batch) == DOCUMENTS_PER_BATCH or characters >= CHARACTERS_PER_BATCH:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _characters(each: RawDocument | QuarantinedRow) -> int:
+    return len(each.text) if isinstance(each, RawDocument) else 0
 
 
 def _add_columns(rows: Sequence[dict[str, Any]], documents: Sequence[RawDocument], scorers: Sequence[Scorer]) -> None:
@@ -176,8 +180,28 @@ def _add_columns(rows: Sequence[dict[str, Any]], documents: Sequence[RawDocument
     if not documents:
         return
     for scorer in scorers:
-        for row, columns in zip(rows, scorer.score(documents), strict=True):
+        try:
+            scored = scorer.score(documents)
+        except Exception as error:
+            if (told := failure_of_foreign(scorer, error)) is None:
+                raise
+            raise told from error
+        if is_foreign(scorer):
+            _check_scored(scorer, scored, len(documents))
+        for row, columns in zip(rows, scored, strict=True):
             row.update(columns)
+
+
+def _check_scored(scorer: Scorer, scored: Sequence[Row], documents: int) -> None:
+    """Raises UserError unless a scorer gives one row for each document, with the columns of its schema."""
+    name, columns = type(scorer).__name__, {field.name for field in scorer.schema()}
+    if len(scored) != documents:
+        raise UserError(f"{name}.score gives {len(scored)} rows for {documents} documents; it must give one for each")
+    for row in scored:
+        if row.keys() != columns:
+            raise UserError(
+                f"{name}.score gives the columns {sorted(row)}, its schema has {sorted(columns)}; correct one"
+            )
 
 
 def _quarantine_row(row: QuarantinedRow) -> dict[str, Any]:

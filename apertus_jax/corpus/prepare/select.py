@@ -1,4 +1,4 @@
-"""The select stage: which copy of each document stays, once every other rule has spoken.
+"""Select stage: which duplicate stays, after every other rule has decided.
 
 A copy that another rule keeps out cannot stand for the others, so the choice comes after the decisions.
 """

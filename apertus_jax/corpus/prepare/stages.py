@@ -1,236 +1,61 @@
-"""The stages of `prepare` that work unit by unit: score, decide, apply.
+"""Stages of `prepare`, in one table: plan → score → aggregate → decide → select → apply → finish.
 
-Each is a folder with one committed folder per unit. Intermediate stages lie in the work folder under a name that says
-what decided their content; the parts of the result lie in the output folder.
+A stage either writes one committed folder per unit, so that tasks can share the units, or sees the whole corpus at
+once. Its folder lies in the work folder under a name that says what decided its content; that of `apply` and `finish`
+is the output folder.
 """
 
 from __future__ import annotations
 
-import collections
-import functools
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
-from etils import epath
-
-from apertus_jax import __version__, artifacts
-from apertus_jax.corpus.documents import UNKNOWN_LANGUAGE, Document, write_documents
-from apertus_jax.corpus.duplicates import DuplicateRule
-from apertus_jax.corpus.language_codes import language_label
-from apertus_jax.corpus.ledger import Decision, Funnel, ledger_schema
-from apertus_jax.corpus.ledger import records as ledger
-from apertus_jax.corpus.personal_data import rewrite
-from apertus_jax.corpus.prepare import aggregate
-from apertus_jax.corpus.prepare.plan import ordinal
+from apertus_jax.corpus.prepare.corpus_stages import AggregateStage, FinishStage, SelectStage
 from apertus_jax.corpus.prepare.preparation import Preparation
-from apertus_jax.corpus.prepare.score import CONTENT_EVALUATED, QUARANTINE_FILE, SCORES_FILE, first_verdict
-from apertus_jax.corpus.prepare.select import DECISIONS_FILE, Selection
-from apertus_jax.corpus.prepare.tables import TableWriter, read_rows, row_groups
-from apertus_jax.corpus.prepare.tasks import unit_folder
-from apertus_jax.corpus.raw_document import RawDocument
-from apertus_jax.corpus.reasons import Reason, Verdict
-from apertus_jax.corpus.sources import QuarantinedRow, read_unit
-
-# What applying needs of the scores; the others pass from their file into the ledger as they are.
-APPLY_COLUMNS = (
-    "file",
-    "row",
-    "source",
-    "url",
-    "utf8_bytes",
-    "tokens",
-    CONTENT_EVALUATED,
-    "language_label",
-    "language_declared",
-    "licence_expression",
-    "text_digest",
-)
-SCORE, AGGREGATE, DECIDE, SELECT, APPLY = "score", "aggregate", "decide", "select", "apply"
+from apertus_jax.corpus.prepare.unit_stages import ApplyStage, DecideStage, ScoreStage
 
 
-class ScoreStage:
-    """Reads a unit and writes every column about every document."""
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A row of the table.
 
-    name, kind = SCORE, "prepare_scores"
-
-    def __init__(self, preparation: Preparation):
-        self._preparation = preparation
-        self.inputs = preparation.score_inputs
-        self.folder = preparation.stage_folder(SCORE, self.inputs)
-
-    def write(self, number: int, folder: epath.Path) -> dict[str, Any]:
-        """Writes one unit's scores, quarantine and keys of copies; returns how many documents there are."""
-        plan = self._preparation.plan
-        source = plan.source_of(number)
-        ignored: collections.Counter[str] = collections.Counter()
-        documents = read_unit(source, plan.units[number], today=plan.as_of, ignored=ignored)
-        counts = self._preparation.scorer.write(folder, documents, ordinal(number, 0), source.version)
-        return counts | {"ignored": dict(sorted(ignored.items()))}
-
-
-class DecideStage:
-    """Asks every rule but that of copies, which must wait for the others."""
-
-    name, kind = DECIDE, "prepare_decisions"
-
-    def __init__(self, preparation: Preparation):
-        self._preparation = preparation
-        self.inputs = preparation.decision_inputs
-        self.folder = preparation.stage_folder(DECIDE, self.inputs)
-
-    @functools.cached_property
-    def _statistics(self) -> dict[str, Any]:
-        return aggregate.read_statistics(statistics_folder(self._preparation))
-
-    def write(self, number: int, folder: epath.Path) -> dict[str, Any]:
-        """Writes one unit's decisions; returns how many documents passed."""
-        import pyarrow
-
-        rules = [rule for rule in self._preparation.policy.rules if not isinstance(rule, DuplicateRule)]
-        repeated = aggregate.repeated_in_unit(copies_folder(self._preparation), number)
-        schema = pyarrow.schema([(name, pyarrow.string()) for name in ("document_id", "reason", "detail")])
-        passed = 0
-        with TableWriter(folder / DECISIONS_FILE, schema) as table:
-            for position, row in enumerate(read_rows(unit_scores(self._preparation, number) / SCORES_FILE)):
-                row["language"] = self._preparation.language_of(row)
-                verdict = first_verdict(rules, row, self._statistics)
-                if position in repeated and (verdict is None or verdict.reason != Reason.REMOVED_ON_REQUEST):
-                    verdict = Verdict(Reason.DUPLICATE_ID, "an earlier document has this identity")
-                reason, detail = ("", "") if verdict is None else (str(verdict.reason), verdict.detail)
-                table.write([{"document_id": row["document_id"], "reason": reason, "detail": detail}])
-                passed += verdict is None
-        return {"passed": passed}
-
-
-class ApplyStage:
-    """Reads the texts that stay again, rewrites personal data, and writes documents and ledger."""
-
-    name, kind = APPLY, ledger.PART_KIND
-
-    def __init__(self, preparation: Preparation):
-        self._preparation = preparation
-        self.inputs = preparation.part_inputs
-        self.folder = epath.Path(preparation.output) / ledger.PARTS
-
-    @functools.cached_property
-    def _selection(self) -> Selection:
-        return Selection(copies_folder(self._preparation), select_folder(self._preparation))
-
-    def write(self, number: int, folder: epath.Path) -> dict[str, Any]:
-        """Writes one unit's part of the result; returns its funnel."""
-        scores = unit_scores(self._preparation, number)
-        funnel = Funnel()
-        schema = ledger_schema(self._preparation.scorer.schema())
-        with TableWriter(folder / ledger.LEDGER_FILE, schema) as rows:
-            write_documents(folder / ledger.DOCUMENTS_FILE, self._permitted(number, scores, rows, funnel))
-        quarantine = list(read_rows(scores / QUARANTINE_FILE))
-        for row in quarantine:
-            funnel.add_quarantined(row)
-        (folder / ledger.QUARANTINE_FILE).write_bytes((scores / QUARANTINE_FILE).read_bytes())
-        return funnel.to_json()
-
-    def _permitted(self, number: int, scores: epath.Path, rows: TableWriter, funnel: Funnel) -> Iterator[Document]:
-        """Yields the documents of a unit that stay, and writes the ledger of all as it goes."""
-        plan = self._preparation.plan
-        texts = _readable(read_unit(plan.source_of(number), plan.units[number], today=plan.as_of))
-        decided = read_rows(unit_folder(DecideStage(self._preparation).folder, number) / DECISIONS_FILE)
-        selection = self._selection.of_unit(number)
-        constant = {
-            "policy": self._preparation.policy.name,
-            "policy_digest": self._preparation.policy_digest,
-            "code_version": __version__,
-        }
-        position = 0
-        for group in row_groups(scores / SCORES_FILE):
-            decisions = []
-            for row in group.select([name for name in APPLY_COLUMNS if name in group.column_names]).to_pylist():
-                document = next(each for each in texts if (each.file, each.row) == (row["file"], row["row"]))
-                decision, permitted = self._decide(document, row, next(decided), selection.get(position, {}))
-                decisions.append({"language": self._language(document, row)} | decision.columns() | constant)
-                funnel.add_document(row | decisions[-1])
-                position += 1
-                if permitted is not None:
-                    yield permitted
-            rows.write_group(ledger.with_decisions(group, decisions))
-
-    def _decide(
-        self, document: RawDocument, row: dict[str, Any], decided: dict[str, Any], copies: dict[str, Any]
-    ) -> tuple[Decision, Document | None]:
-        """Returns the decision about a document and, when it stays, what may be trained on."""
-        reason, detail, kept_id = decided["reason"], decided["detail"], ""
-        if not reason and self._preparation.duplicate_rule is not None:
-            verdict = self._preparation.duplicate_rule.verdict(row | copies, {})
-            if verdict is not None:
-                reason, detail = str(verdict.reason), verdict.detail
-                kept_id = copies.get("duplicates_survivor_id", "")
-        cluster, size = copies.get("cluster", ""), copies.get("size", 1)
-        if reason:
-            return Decision(reason, detail, cluster, size, kept_id), None
-        policy = self._preparation.policy.personal_data
-        text, counts = document.text, {}
-        if policy.applies_to(document.source):
-            rewritten = rewrite(document.text, policy)
-            text, counts = rewritten.text, rewritten.counts
-        permitted = Document(
-            document_id=document.document_id,
-            text=text,
-            source=document.source,
-            language=self._language(document, row) or UNKNOWN_LANGUAGE,
-            url=row["url"],
-            licence=row.get("licence_expression") or document.licence,
-            cluster=cluster,
-            text_digest=row.get("text_digest") or "",
-        )
-        return Decision.kept(text, counts, cluster, size), permitted
-
-    def _language(self, document: RawDocument, row: dict[str, Any]) -> str | None:
-        """Returns the label that a document goes by, None where its text was not looked at."""
-        if not row[CONTENT_EVALUATED]:
-            return None
-        if "language_label" not in row:
-            return language_label(document.language)
-        return self._preparation.language_of(row)
-
-
-STAGES = {stage.name: stage for stage in (ScoreStage, DecideStage, ApplyStage)}
-
-
-def stage_of(preparation: Preparation, name: str) -> ScoreStage | DecideStage | ApplyStage:
-    """Returns a stage of a preparation by name."""
-    return STAGES[name](preparation)
-
-
-def unit_scores(preparation: Preparation, number: int) -> epath.Path:
-    """Returns the folder of a unit's scores, checked against its digests.
-
-    Raises:
-      UserError: it is missing or damaged.
+    Attributes:
+      name: what `prepare --stage` calls it.
+      make: (preparation, the stages of the preparation by name) → the stage; None for the plan, which is made before.
+      after: the stage that must be complete before this one begins.
+      per_unit: whether it is done unit by unit; else it sees the whole corpus.
     """
-    folder = unit_folder(ScoreStage(preparation).folder, number)
-    artifacts.verify(folder, ScoreStage.kind)
-    return folder
+
+    name: str
+    make: Callable[[Preparation, Any], Any] | None = None
+    after: str = ""
+    per_unit: bool = False
 
 
-def copies_folder(preparation: Preparation) -> epath.Path:
-    """Returns the folder of repeated identities and copies; policies with the same scores share it."""
-    return preparation.stage_folder("copies", preparation.score_inputs)
+STAGES = (
+    Stage("plan"),
+    Stage("score", ScoreStage, after="plan", per_unit=True),
+    Stage("aggregate", AggregateStage, after="score"),
+    Stage("decide", DecideStage, after="aggregate", per_unit=True),
+    Stage("select", SelectStage, after="decide"),
+    Stage("apply", ApplyStage, after="select", per_unit=True),
+    Stage("finish", FinishStage, after="apply"),
+)
+ORDER = tuple(stage.name for stage in STAGES)
 
 
-def statistics_folder(preparation: Preparation) -> epath.Path:
-    """Returns the folder of what the whole corpus says to the rules of this policy."""
-    return preparation.stage_folder("statistics", preparation.decision_inputs)
+class Stages:
+    """The stages of a preparation by name; each is made once in a process, and keeps what it has read."""
 
+    def __init__(self, preparation: Preparation):
+        self.preparation = preparation
+        self._made: dict[str, Any] = {}
 
-def select_folder(preparation: Preparation) -> epath.Path:
-    """Returns the folder of the choice among copies under this policy."""
-    return preparation.stage_folder(SELECT, preparation.selection_inputs)
-
-
-def all_units(stage: ScoreStage | DecideStage | ApplyStage, total: int) -> Sequence[epath.Path]:
-    """Returns the folders of all units of a stage, in order."""
-    return [unit_folder(stage.folder, number) for number in range(total)]
-
-
-def _readable(documents: Iterator[RawDocument | QuarantinedRow]) -> Iterator[RawDocument]:
-    """Yields documents, without the rows that are none."""
-    return (each for each in documents if isinstance(each, RawDocument))
+    def __getitem__(self, name: str) -> Any:
+        """Returns a stage; it has `folder`, `kind`, `inputs` and `write`, see `unit_stages` and `corpus_stages`."""
+        if name not in self._made:
+            make = next(stage.make for stage in STAGES if stage.name == name)
+            assert make is not None  # the plan is made before there are stages
+            self._made[name] = make(self.preparation, self)
+        return self._made[name]

@@ -1,4 +1,4 @@
-"""Parquet tables that are written and read row by row, with the same bytes for the same rows."""
+"""Deterministic Parquet tables, written and read row by row: the same rows give the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heuristic measures of text and the limits on them."""
+"""Heuristic quality filters: measures of text, and the limits on them."""
 
 from apertus_jax.corpus.quality.rules import EnglishQualityRule, QualityRule
 from apertus_jax.corpus.quality.scoring import QualityScorer, QualityScoring

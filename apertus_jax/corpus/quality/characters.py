@@ -1,4 +1,4 @@
-"""What each character is to the segmentation into words and lines: one byte for each code point."""
+"""Character classes for the segmentation into words and lines: one byte for each code point."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from apertus_jax.corpus.language.scripts import character_table
+from apertus_jax.unspaced_scripts import QUALITY_WORDS_1, script_pattern
 
 # The low three bits: exactly one of these.
 SYMBOL, SPACE, WORD, UNSPACED, ATTACHED, INNER = range(6)
@@ -14,28 +15,6 @@ KIND = 7
 # Flags above them.
 LETTER, TERMINAL, BULLET = 8, 16, 32
 
-# Scripts that are written without spaces between words.
-UNSPACED_SCRIPTS = (
-    "Hani",
-    "Hira",
-    "Kana",
-    "Bopo",
-    "Thai",
-    "Laoo",
-    "Khmr",
-    "Mymr",
-    "Tale",
-    "Talu",
-    "Lana",
-    "Tavt",
-    "Java",
-    "Bali",
-    "Kits",
-    "Tang",
-    "Nshu",
-    "Egyp",
-    "Xsux",
-)
 # One of these between two letters or figures belongs to their word: don't, well-known, 3.14, name@host.
 INNER_CHARACTERS = "'’-‐‑.,:/@&_+·״׳"
 BULLETS = "•‣◦▪●○■*-"
@@ -50,7 +29,7 @@ def kinds_and_flags() -> np.ndarray:
     - ATTACHED: marks and format characters, which belong to what they follow. INNER: see INNER_CHARACTERS.
     - SYMBOL: the rest, code points without a character included.
     """
-    unspaced = "".join(rf"\p{{Script_Extensions={script}}}" for script in UNSPACED_SCRIPTS)
+    unspaced = script_pattern(QUALITY_WORDS_1, "Script_Extensions")
     space = r"\p{White_Space}\p{Cc}\u200b"
     kinds = {
         "unassigned": r"[\p{Cn}\p{Co}\p{Cs}]+",

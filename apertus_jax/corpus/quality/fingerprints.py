@@ -1,10 +1,12 @@
-"""Fingerprints of any stretch of a sequence in constant time, from one pass over it."""
+"""Rolling fingerprints: the hash of any stretch of a sequence in constant time, after one pass."""
 
 from __future__ import annotations
 
 import functools
 
 import numpy as np
+
+from apertus_jax.mix64 import mix64
 
 # An odd number without pattern, so that it has an inverse modulo 2^64.
 BASE = 0x9E6C63D0876A3F6B
@@ -20,7 +22,7 @@ class Fingerprints:
     """
 
     def __init__(self, values: np.ndarray) -> None:
-        """Takes non-zero integers below 2^64, [length]."""
+        """values: non-zero integers below 2^64, [length]."""
         powers, _ = _powers(_bits(len(values) + 1))
         self._sums = np.zeros(len(values) + 1, np.uint64)
         np.cumsum(values.astype(np.uint64) * powers[: len(values)], out=self._sums[1:])
@@ -28,17 +30,7 @@ class Fingerprints:
     def of(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Returns the fingerprints of the stretches [start, end), uint64[stretches]."""
         _, inverses = _powers(_bits(len(self._sums)))
-        return mix((self._sums[end] - self._sums[start]) * inverses[start])
-
-
-def mix(values: np.ndarray) -> np.ndarray:
-    """Returns a fixed permutation of 64-bit numbers that spreads every bit over all (the finalizer of splitmix64)."""
-    values = values ^ (values >> np.uint64(30))
-    values *= np.uint64(0xBF58476D1CE4E5B9)
-    values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
+        return mix64((self._sums[end] - self._sums[start]) * inverses[start])
 
 
 def _bits(length: int) -> int:

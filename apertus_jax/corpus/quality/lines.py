@@ -1,4 +1,4 @@
-"""Lines and paragraphs: bullets, ellipses, closing punctuation, short lines, repetition."""
+"""Line and paragraph heuristics: bullets, ellipses, closing punctuation, short lines, repetition."""
 
 from __future__ import annotations
 

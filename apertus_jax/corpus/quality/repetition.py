@@ -1,4 +1,4 @@
-"""How much of a document repeats itself: lines, paragraphs, and n-grams of words.
+"""Repetition heuristics: repeated lines, paragraphs and word n-grams.
 
 The measures of Gopher (arXiv 2112.11446, table A1), each as the share of the document's characters that the repeated
 stretches cover; stretches are taken from the text, spaces and punctuation inside them included.
@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from apertus_jax.corpus.quality.fingerprints import Fingerprints, mix
+from apertus_jax.corpus.quality.fingerprints import Fingerprints
 from apertus_jax.corpus.quality.words import UNITS_PER_WORD, Words
+from apertus_jax.mix64 import mix64
 
 TOP_N_GRAMS = (2, 3, 4)
 DUPLICATE_N_GRAMS = (5, 6, 7, 8, 9, 10)
@@ -122,4 +123,4 @@ def _covered(start: np.ndarray, end: np.ndarray, document: np.ndarray, number: i
 
 def _salt(document: np.ndarray) -> np.ndarray:
     """Returns a number for each document that keeps its keys apart from those of its neighbours in the batch."""
-    return mix(document.astype(np.uint64) + np.uint64(1))
+    return mix64(document.astype(np.uint64) + np.uint64(1))

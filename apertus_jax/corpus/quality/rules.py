@@ -1,10 +1,10 @@
-"""Which measures of a text are good enough: the thresholds of Gopher, FineWeb and FineWeb-2."""
+"""Quality rules: the thresholds of Gopher, FineWeb and FineWeb-2."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from apertus_jax.corpus.language.rules import document_language, language_in
 from apertus_jax.corpus.language_codes import language_label
@@ -12,6 +12,7 @@ from apertus_jax.corpus.quality.repetition import DUPLICATE_N_GRAMS, TOP_N_GRAMS
 from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 ENGLISH = ("eng",)
 
@@ -51,6 +52,7 @@ LIMITS = (
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class QualityRule:
     """Heuristic limits; a field that is None asks nothing. The defaults follow FineWeb-2 (arXiv 2506.20920).
 
@@ -68,6 +70,7 @@ class QualityRule:
     languages: tuple[str, ...] = ()
     except_languages: tuple[str, ...] = ENGLISH
     trust_declared: bool = True
+    reads: ClassVar[tuple[str, ...]] = ("quality_words", "language_label", "language_declared")
     minimum_words: int | None = 50
     maximum_words: int | None = 100_000
     minimum_mean_word_length: float | None = 1
@@ -143,9 +146,10 @@ class QualityRule:
             if bound is None or (column in ("mean_word_length", "stop_words") and not spaced):
                 continue
             if column == "stop_words":
-                column = self._stop_word_column(row)
-                if column is None:
+                of_language = self._stop_word_column(row)
+                if of_language is None:
                     continue
+                column = of_language
             yield column, row[f"quality_{column}"], bound, limit.is_minimum, limit.reason
         for kind, pairs in (("top", self.top_n_grams), ("duplicate", self.duplicate_n_grams)):
             for n, bound in pairs:
@@ -159,6 +163,7 @@ class QualityRule:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class EnglishQualityRule(QualityRule):
     """The limits for English: Gopher (arXiv 2112.11446, tables A1 and A.1.1) and FineWeb (arXiv 2406.17557)."""
 

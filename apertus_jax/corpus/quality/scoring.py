@@ -1,19 +1,21 @@
-"""Measures every document once: words, symbols, lines, repetition."""
+"""Quality measures of a document in one pass: words, symbols, lines, repetition."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apertus_jax.corpus.batching import batched
 from apertus_jax.corpus.quality.lines import count_character, ellipses, line_features
 from apertus_jax.corpus.quality.repetition import DUPLICATE_N_GRAMS, TOP_N_GRAMS, n_gram_characters
 from apertus_jax.corpus.quality.words import UNITS_PER_WORD, Words, segment
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
@@ -47,8 +49,9 @@ VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class QualityScoring:
-    """What is measured.
+    """Settings of the quality measures.
 
     Attributes:
       stop_words: ISO 639-3 code → words of which good text in that language holds some.
@@ -113,7 +116,7 @@ class QualityScorer:
     def score(self, documents: Sequence[RawDocument]) -> Sequence[Row]:
         """Returns one row for each document, in order."""
         rows: list[Row] = []
-        for texts in _groups(document.text for document in documents):
+        for texts in batched((document.text for document in documents), weight=len, heaviest=CHARACTERS_AT_ONCE):
             rows.extend(self._measure(texts))
         return rows
 
@@ -173,17 +176,3 @@ def count_stop_words(words: Words, stop_words: Sequence[str]) -> np.ndarray:
     found = np.zeros((len(words.document_start), len(stop_words)), bool)
     found[document, numbers[place[hit]]] = True
     return found.sum(axis=1)
-
-
-def _groups(texts: Iterator[str]) -> Iterator[list[str]]:
-    """Yields texts in groups of few characters; a long text is a group of its own."""
-    group: list[str] = []
-    characters = 0
-    for text in texts:
-        if group and characters + len(text) > CHARACTERS_AT_ONCE:
-            yield group
-            group, characters = [], 0
-        group.append(text)
-        characters += len(text)
-    if group:
-        yield group

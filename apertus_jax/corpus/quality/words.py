@@ -1,4 +1,4 @@
-"""Words, the same rule in every language, for many documents at once.
+"""Word segmentation for quality heuristics: one rule for every language, many documents at once.
 
 - In scripts with spaces a word is a run of letters and numbers with their marks; a single apostrophe, hyphen, full
   stop and the like between two of them belongs to the word.

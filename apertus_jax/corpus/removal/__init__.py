@@ -1,8 +1,8 @@
-"""Removal: what people asked to have removed, and the tombstones that keep it out of every later build."""
+"""Removal requests, and the tombstones that keep what they name out of every later build."""
 
 from apertus_jax.corpus.removal.remove_command import remove
 from apertus_jax.corpus.removal.scoring import RemovalRule, RemovalScorer, RemovalScoring
-from apertus_jax.corpus.removal.text_normalisation import normalise_text, text_digest
+from apertus_jax.corpus.removal.text_normalization import normalize_text, text_digest
 from apertus_jax.corpus.removal.tombstones import AppliedTombstones, Tombstones
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "RemovalScorer",
     "RemovalScoring",
     "Tombstones",
-    "normalise_text",
+    "normalize_text",
     "remove",
     "text_digest",
 ]

@@ -1,8 +1,12 @@
-"""What a removal request points at, in the one spelling that documents are looked up by.
+"""Lookup keys of removal requests: URL, host, domain or digest in one canonical spelling.
 
-Keys leave the scheme out: who asks for an https page to be removed means the http copy of it as well. Paths are
-compared after RFC 3986 normalisation: percent-encoded unreserved characters are decoded, other octets spelled in
-capital hexadecimal digits, non-ASCII characters encoded, dot segments resolved.
+Keys leave the scheme out: who asks for an https page to be removed means the http copy of it as well. Two addresses
+are one when host (lower case, IDNA, no trailing dot) and port (the scheme's own left out) are, and path and query after
+RFC 3986 normalisation: percent-encoded unreserved characters are decoded, other octets spelled in capital hexadecimal
+digits, non-ASCII characters encoded, dot segments resolved, an empty path a slash. Further than that RFC goes, encoded
+`!$'()*,:;@` are decoded as well: some programs encode them and others do not (`/wiki/Anna_%28singer%29`), and a request
+that misses a page is worse than one that meets its namesake. User information and fragment do not count; a slash at the
+end, the case of a path, and every character of a query do.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from apertus_jax.corpus.web_addresses import WebAddress, canonical_host, parse_w
 from apertus_jax.errors import UserError
 
 HEXADECIMAL_ID = re.compile(r"[0-9a-f]{32}")
-UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+# Octets whose encoding says nothing.
+DECODED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$'()*,:;@")
 # Octets that may stand in a path and query as they are; everything else is percent-encoded.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/?]*")
 ENCODED_OCTET = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -23,8 +28,9 @@ NOT_PLAIN = re.compile(r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
 
 
 class Scope(enum.StrEnum):
-    """What a request covers."""
+    """Scope of a removal request."""
 
+    URL = "url"
     URL_PREFIX = "url_prefix"
     HOST = "host"
     DOMAIN = "domain"
@@ -53,11 +59,16 @@ def canonical_value(scope: Scope, value: str) -> str:
       UserError: the value cannot be of this scope. The message does not repeat it, since it can be personal.
     """
     value = value.strip()
+    if "*" in value and (scope in (Scope.HOST, Scope.DOMAIN) or (scope == Scope.URL_PREFIX and value.endswith("*"))):
+        raise UserError(
+            f"value of scope {scope} holds `*`, which stands for nothing here: a url_prefix ends where it ends, and "
+            "scope domain covers all hosts below it"
+        )
     if scope in (Scope.DOCUMENT_ID, Scope.TEXT_DIGEST):
         if not HEXADECIMAL_ID.fullmatch(value.lower()):
             raise UserError(f"value of scope {scope} must be 32 hexadecimal digits")
         return value.lower()
-    if scope == Scope.URL_PREFIX:
+    if scope in (Scope.URL, Scope.URL_PREFIX):
         address = parse_web_address(value)
         if address is None:
             raise UserError(f"value of scope {scope} must be an http or https URL with a host")
@@ -90,7 +101,7 @@ def _encode_character(match: re.Match[str]) -> str:
 
 def _plain_octet(match: re.Match[str]) -> str:
     character = chr(int(match[1], 16))
-    return character if character in UNRESERVED else match[0].upper()
+    return character if character in DECODED else match[0].upper()
 
 
 def _without_dot_segments(path: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.removal.keys import Scope, authority_hash, key_digest
 from apertus_jax.corpus.removal.requests import Decision, RemovalRequest, read_requests
 from apertus_jax.corpus.removal.tombstones import (
@@ -22,13 +21,16 @@ from apertus_jax.corpus.removal.tombstones import (
     requests_schema,
 )
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 
 def remove(input: epath.PathLike, output: epath.PathLike, supersedes: epath.PathLike | None = None) -> dict[str, Any]:
-    """Makes tombstones of a file of removal requests; returns their summary. Made already: returns at once.
+    """Makes tombstones of a file of removal requests; returns their summary.
+
+    Idempotent: returns immediately if the output is complete.
 
     Args:
-      input: JSONL file of all requests so far, see `apertus_jax.corpus.removal.requests`.
+      input: JSONL file of all requests so far, its format: `apertus_jax.corpus.removal.requests`, and docs/corpus.md.
       output: the folder to write.
       supersedes: the tombstones that these take the place of. Every request of theirs must still be in the file, about
         the same thing; its decision and date may have changed.

@@ -1,18 +1,29 @@
-"""The request file: one JSON object per line, from somebody who wants something removed.
+"""Removal request file: one JSON object a line.
 
-    {"id": "R-2026-014", "received": "2026-03-02", "basis": "GDPR Art. 17", "scope": "url_prefix",
-     "value": "https://site.example/people/", "decision": "granted", "effective_date": "2026-03-09"}
+    {"id": "R-2026-014", "received": "2026-03-02", "basis": "GDPR Art. 17", "scope": "url",
+     "value": "https://site.example/people/anna", "decision": "granted", "effective_date": "2026-03-09"}
 
-The file is a ledger: requests are added and decided, never taken out. Values can be personal data, so that no message
-repeats one.
+    id              the request's own name, 1 to 64 letters, digits, dots, dashes, underscores; ledgers show it
+    received        the day on which it came, YYYY-MM-DD
+    basis           on what ground, in up to 200 characters
+    scope, value    what it covers:
+      url             one address and no other, whatever its scheme (how addresses are compared: `keys`)
+      url_prefix      every address that begins so: …/part3 also …/part30; end it with a slash to mean what lies below
+      host            one host, all of its ports: www.example.org
+      domain          what somebody registered, and all hosts below it: example.org
+      document_id     one document, by its 32 hexadecimal digits
+      text_digest     every document of this text, by the digest that a ledger shows
+    decision        granted, refused or pending; only granted ones remove anything
+    effective_date  from which day on a granted one holds, YYYY-MM-DD; may be left out of others
+
+`gin_configs/policies/removal_requests.jsonl` shows one of each. The file is a ledger: requests are added and decided,
+never taken out. Values can be personal data, so that no message repeats one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import enum
-import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -20,18 +31,21 @@ from typing import Any
 
 from etils import epath
 
+from apertus_jax.clock import parse_day
 from apertus_jax.corpus.removal.keys import Scope, canonical_value, key_digest
 from apertus_jax.errors import UserError
+from apertus_jax.storage.json_reader import parse_json
+from apertus_jax.storage.listing import regular_file
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 LONGEST_VALUE = 8192
 LONGEST_BASIS = 200
+NAMES_SHOWN, LONGEST_NAME_SHOWN = 5, 40
 _log = logging.getLogger(__name__)
 
 
 class Decision(enum.StrEnum):
-    """What was decided about a request; only granted ones remove anything."""
+    """Decision about a removal request; only granted ones remove anything."""
 
     GRANTED = "granted"
     REFUSED = "refused"
@@ -60,20 +74,12 @@ class RemovalRequest:
 FIELDS = ("id", "received", "basis", "scope", "value", "decision", "effective_date")
 
 
-def parse_day(text: str) -> datetime.date | None:
-    """Returns the calendar day written YYYY-MM-DD, or None."""
-    try:
-        return datetime.date.fromisoformat(text) if DAY.fullmatch(text) else None
-    except ValueError:
-        return None
-
-
 def read_requests(path: epath.PathLike) -> list[RemovalRequest]:
     """Returns the requests of a JSONL file, sorted by id.
 
     Raises:
-      UserError: the file is missing or holds no request, or lines are not requests. Each wrong line is logged on a
-        line of its own; the error names the first and how many more there are.
+      UserError: the file is missing or holds no request, or lines are not requests. The error names the first wrong
+        line and how many more there are; each of these is logged on a line of its own.
     """
     file = epath.Path(path)
     if not file.exists() or file.is_dir():
@@ -91,8 +97,8 @@ def read_requests(path: epath.PathLike) -> list[RemovalRequest]:
             continue
         requests[request.id], rows[request.id] = request, row
     if errors:
-        for error in errors:
-            _log.error("%s", error)
+        for told in errors[1:]:
+            _log.error("%s", told)
         more = f" (and {len(errors) - 1} more wrong rows, each in the log)" if len(errors) > 1 else ""
         raise UserError(errors[0] + more)
     if not requests:
@@ -109,7 +115,9 @@ def parse_request(row: Any) -> RemovalRequest:
     if not isinstance(row, Mapping):
         raise UserError(f"a JSON object is expected, found {type(row).__name__}")
     if unknown := sorted(set(row) - set(FIELDS)):
-        raise UserError(f"unknown fields ({len(unknown)}); the fields are {', '.join(FIELDS)}")
+        shown = ", ".join(repr(str(name)[:LONGEST_NAME_SHOWN]) for name in unknown[:NAMES_SHOWN])
+        more = f" and {len(unknown) - NAMES_SHOWN} more" if len(unknown) > NAMES_SHOWN else ""
+        raise UserError(f"unknown field {shown}{more}; the fields are {', '.join(FIELDS)}")
     fields = {name: _text_field(row, name) for name in FIELDS}
     if not REQUEST_ID.fullmatch(fields["id"]):
         raise UserError("id must be 1 to 64 letters, digits, dots, dashes or underscores; it appears in ledgers")
@@ -159,18 +167,11 @@ def _member(kind: type[enum.StrEnum], name: str, value: str) -> Any:
 
 
 def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except UnicodeDecodeError as error:
-        raise UserError(f"not UTF-8 at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"not valid JSON ({error.msg} at character {error.pos})") from error
-    except RecursionError as error:
-        raise UserError("not a flat JSON object") from error
+    return parse_json(line, "the line")
 
 
 def _lines(file: epath.Path) -> Iterator[tuple[int, bytes]]:
-    with file.open("rb") as lines:
+    with regular_file(file).open("rb") as lines:
         for row, line in enumerate(lines, start=1):
             if line.strip():
                 yield row, line

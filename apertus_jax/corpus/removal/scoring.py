@@ -1,4 +1,4 @@
-"""Removal requests among the scores and rules of `prepare`."""
+"""Removal requests as a scorer and a rule of `prepare`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from apertus_jax import clock
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.reasons import Reason, Verdict
-from apertus_jax.corpus.removal.requests import parse_day
-from apertus_jax.corpus.removal.text_normalisation import NORMALISATION, text_digest
+from apertus_jax.corpus.removal.text_normalization import NORMALIZATION, text_digest
 from apertus_jax.corpus.removal.tombstones import Tombstones
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
@@ -23,8 +24,9 @@ PUBLIC_SUFFIXES = "publicsuffixlist"
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class RemovalScoring:
-    """Which tombstones are looked up, and the day on which they must be in effect.
+    """Settings of the removal scorer: the tombstones, and the day on which they must be in effect.
 
     Attributes:
       tombstones: folder that `remove` wrote; "" for none, then only text digests are computed.
@@ -35,12 +37,16 @@ class RemovalScoring:
     today: str = ""
 
     def __post_init__(self) -> None:
-        if self.today and parse_day(self.today) is None:
-            raise UserError(f"RemovalScoring.today = {self.today!r} is not a day; write YYYY-MM-DD")
+        if self.today:
+            clock.require_day(self.today, "RemovalScoring.today")
 
     def day(self) -> datetime.date:
         """Returns the day on which requests must be in effect."""
-        return parse_day(self.today) or datetime.datetime.now(datetime.UTC).date()
+        return clock.parse_day(self.today) or clock.today()
+
+    def on_day(self, day: str) -> RemovalScoring:
+        """Returns the scoring of a corpus of this day (YYYY-MM-DD); one that names its own keeps it."""
+        return self if self.today else dataclasses.replace(self, today=day)
 
     def build(self) -> RemovalScorer:
         """Opens the tombstones.
@@ -55,7 +61,6 @@ class RemovalScorer:
     """Columns `removal_request` (id of the request, or None) and `text_digest` (see `text_digest`)."""
 
     def __init__(self, tombstones: Tombstones | None, day: datetime.date):
-        """Takes opened tombstones and the day of the build."""
         self.tombstones = tombstones
         self.day = day
 
@@ -70,7 +75,7 @@ class RemovalScorer:
         return {
             "tombstones": self.tombstones.digest if self.tombstones else None,
             "requests_in_effect": self.tombstones.num_in_effect(self.day) if self.tombstones else 0,
-            "text_normalisation": NORMALISATION,
+            "text_normalisation": NORMALIZATION,
             "unicode": unicodedata.unidata_version,
             PUBLIC_SUFFIXES: importlib.metadata.version(PUBLIC_SUFFIXES),
         }
@@ -90,6 +95,7 @@ class RemovalScorer:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class RemovalRule:
     """Keeps out what a granted request names."""
 

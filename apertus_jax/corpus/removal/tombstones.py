@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.removal.keys import Scope, authority_hash, key_digest, url_key
 from apertus_jax.corpus.web_addresses import parse_web_address, registrable_domain
+from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.manifests import values_of
+from apertus_jax.storage.parquet_columns import require_columns, require_values
 
 if TYPE_CHECKING:
     import pyarrow
 
 KIND = "tombstones"
+SUMMARY_FIELDS = {"version": int, "supersedes": list, "scopes": dict, "requests": int, "granted": int}
 REQUESTS_FILE = "requests.parquet"
 INDEX_FILE = "tombstones.parquet"
-TOMBSTONES_FORMAT = 1
+TOMBSTONES_FORMAT = 2  # raise when documents get other keys: in older folders nothing would be found
 # Under this name the summary of a prepared corpus says which tombstones it obeys, see `AppliedTombstones`.
 APPLIED_TOMBSTONES = "tombstones"
 
@@ -61,7 +65,7 @@ def index_schema() -> pyarrow.Schema:
 
 @dataclasses.dataclass(frozen=True)
 class AppliedTombstones:
-    """What was applied when a corpus was built: which tombstones, and until which day they say nothing new.
+    """Tombstones applied to a build: which ones, and until which day they say nothing new.
 
     `until` is the first day on which another of their requests takes effect, "" when none will.
     """
@@ -91,7 +95,7 @@ class Tombstones:
     """Granted requests, opened for lookup; about 40 bytes of memory each, and the text of their ids."""
 
     def __init__(self, folder: epath.PathLike, manifest: Mapping[str, Any], index: pyarrow.Table):
-        """Takes the manifest and the rows of tombstones.parquet; use `Tombstones.open`."""
+        """Use `Tombstones.open`."""
         self.folder = epath.Path(folder)
         self.manifest = manifest
         self.summary: Mapping[str, Any] = manifest["summary"]
@@ -117,12 +121,22 @@ class Tombstones:
         """Opens a complete folder of tombstones and reads every byte of it once.
 
         Raises:
-          UserError: it is missing, incomplete, of another kind, or changed since it was written.
+          UserError: it is missing, incomplete, of another kind, changed since it was written, or has requests of a
+            scope that a later version knows: they would go unheard.
         """
         import pyarrow.parquet
 
         manifest = artifacts.verify(folder, KIND)
-        return cls(folder, manifest, pyarrow.parquet.read_table(os.fspath(epath.Path(folder) / INDEX_FILE)))
+        if manifest["inputs"].get("format") != TOMBSTONES_FORMAT:
+            raise UserError(f"{folder} was written by another version; run `apertus remove` with its requests again")
+        if unknown := sorted(set(manifest["summary"]["scopes"]) - set(Scope)):
+            raise UserError(f"{folder} has requests of scope {', '.join(unknown)}, unknown here; update apertus_jax")
+        path = epath.Path(folder) / INDEX_FILE
+        index = pyarrow.parquet.read_table(os.fspath(path))
+        require_columns(index.schema, index_schema(), path)
+        require_values(index, ("key_high", "key_low", "effective_day", "request"), path)
+        with values_of(folder, KIND):
+            return cls(folder, manifest, index)
 
     @property
     def digest(self) -> str:
@@ -198,6 +212,8 @@ class Tombstones:
             yield Scope.HOST, address.host
         if Scope.DOMAIN in self._scopes:
             yield Scope.DOMAIN, registrable_domain(address.host)
+        if Scope.URL in self._scopes:
+            yield Scope.URL, url_key(address)
         if Scope.URL_PREFIX in self._scopes:
             authority = np.uint64(authority_hash(address.authority))
             first = int(np.searchsorted(self._authorities, authority))
@@ -209,4 +225,4 @@ class Tombstones:
                         yield Scope.URL_PREFIX, key[:length]
 
 
-_SCOPES_OF_ADDRESSES = frozenset({Scope.HOST, Scope.DOMAIN, Scope.URL_PREFIX})
+_SCOPES_OF_ADDRESSES = frozenset({Scope.URL, Scope.URL_PREFIX, Scope.HOST, Scope.DOMAIN})

@@ -1,4 +1,4 @@
-"""Sets of crawlers in whose name a document is asked for: versioned data files, so that a verdict can be repeated."""
+"""Crawler agent sets: versioned lists in whose name documents are checked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from apertus_jax.errors import UserError
+from apertus_jax.storage.json_reader import parse_json
 
 _FOLDER = resources.files("apertus_jax.corpus.robots") / "agent_sets"
 
@@ -48,10 +49,7 @@ def agent_set(name: str) -> AgentSet:
 
 
 def _read(text: str, where: str) -> AgentSet:
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"agent set {where}: not JSON ({error})") from error
+    fields = parse_json(text, f"agent set {where}")
     agents = fields.get("agents") if isinstance(fields, dict) else None
     if not isinstance(agents, list) or not agents or not all(isinstance(a, str) and a.strip() for a in agents):
         raise UserError(f"agent set {where}: needs `agents`, a list of names that is not empty")

@@ -1,20 +1,19 @@
-"""One host's robots.txt as a policy: may these agents fetch this URL, and which line says no."""
+"""robots.txt policy of one host: may these agents fetch this URL, and which line forbids it."""
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from apertus_jax.corpus.robots.path_encoding import canonical_path
-from apertus_jax.corpus.robots.robots_file import Block, Record, RobotsFile, parse_robots_file
+from apertus_jax.corpus.robots.robots_file import Block, Record, RobotsFile, limited, parse_robots_file
 from apertus_jax.corpus.robots.rule_matcher import CompiledRule, RuleMatcher
 from apertus_jax.errors import UserError
 
-if TYPE_CHECKING:
-    from apertus_jax.corpus.robots.protego_mode import ProtegoAnswers
-
 MODES = ("rfc9309", "protego")
-PARSER_VERSION = "rfc9309/1"  # raise when a change of parser or matcher can change a verdict
+PARSER_VERSION = "rfc9309/3"  # raise when a change of parser or matcher can change a verdict
 RULE_TEXT_LIMIT = 500
 _MEMORY = 4096  # verdicts and agent lists remembered by one policy
 
@@ -44,6 +43,32 @@ class _Asked(NamedTuple):
     key: str  # the group of the first of them
 
 
+@functools.cache
+def protego_version() -> str:
+    """Returns the installed version, which decides verdicts and belongs to their provenance."""
+    return importlib.metadata.version("protego")
+
+
+class ProtegoAnswers:
+    """Protego's verdicts about one file, as Apertus asked for them (arXiv 2509.14233 §3.1.1); no line numbers.
+
+    Apertus kept a document wherever the parser failed; so does this, and where it fails on a URL the answer is yes.
+    """
+
+    def __init__(self, body: bytes | str, truncated: bool = False):
+        from protego import Protego  # only this mode needs it
+
+        octets, self.truncated = limited(body, truncated)
+        self._parser = Protego.parse(octets.decode("utf-8", "replace"))
+
+    def allows(self, agent: str, url: str) -> bool:
+        """Returns whether the agent may fetch the URL, or a path that starts with `/`."""
+        try:
+            return self._parser.can_fetch(url, agent)
+        except ValueError:  # a URL that urllib cannot split
+            return True
+
+
 class RobotsPolicy:
     """A parsed robots.txt. Made by `parse`; answers about any URL of the authority that the file was served from."""
 
@@ -66,14 +91,17 @@ class RobotsPolicy:
         file = parse_robots_file(body, truncated)
         if mode == "rfc9309":
             return cls(file)
-        from apertus_jax.corpus.robots.protego_mode import ProtegoAnswers
-
         return cls(file, ProtegoAnswers(body, truncated))
 
     @property
     def truncated(self) -> bool:
         """Whether only the beginning of the body was read."""
         return self._file.truncated
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether a file in which every line must mean something would be understood, see `RobotsFile`."""
+        return self._file.is_understood
 
     @property
     def mode(self) -> str:
@@ -87,8 +115,8 @@ class RobotsPolicy:
         path = canonical_path(url)
         if _is_robots_file(path):
             return True
-        rule = self._matcher(self._file.group_of(agent)[1]).decide(path)
-        return rule is None or rule.allow
+        rules = [self._matcher(blocks).decide(path) for _, blocks in self._file.readings_of(agent)]
+        return all(rule is None or rule.allow for rule in rules)
 
     def verdict(self, agents: Sequence[str], url: str) -> RobotsVerdict:
         """Returns the verdict for all agents together: allowed only if every one of them may fetch the URL.
@@ -97,7 +125,7 @@ class RobotsPolicy:
         it is remembered.
         """
         if self._protego:
-            return self._protego_verdict(agents, url)
+            return self._protego_verdict(self._protego, agents, url)
         agents = agents if isinstance(agents, tuple) else tuple(agents)
         plan = self._plans.get(agents)
         if plan is None:
@@ -115,9 +143,12 @@ class RobotsPolicy:
 
         `Content-Signal` and `Content-Usage` are such records. In order of the file; in both modes our own reading.
         """
-        name = name.lower()
-        blocks = self._file.group_of(agent)[1]
-        return [record for block in blocks for field, record in block.other if field == name]
+        blocks = {id(block): block for _, reading in self._file.readings_of(agent) for block in reading}
+        return _records(list(blocks.values()), name)
+
+    def preamble_records(self, name: str) -> list[Record]:
+        """Returns such lines that stand before the first group: no agent is named, so they speak to every one."""
+        return _records([self._file.preamble], name)
 
     def _matcher(self, blocks: Sequence[Block]) -> RuleMatcher:
         """Returns the compiled rules of a merged group, compiled on the first question about it."""
@@ -129,8 +160,8 @@ class RobotsPolicy:
     def _plan(self, agents: tuple[str, ...]) -> list[_Asked]:
         """Returns the distinct sets of rules to ask for these agents; groups that can refuse nothing are left out."""
         by_matcher: dict[int, tuple[RuleMatcher, str, list[int]]] = {}
-        for place, agent in enumerate(agents):
-            key, blocks = self._file.group_of(agent)
+        asked = [(place, *reading) for place, agent in enumerate(agents) for reading in self._file.readings_of(agent)]
+        for place, key, blocks in asked:
             matcher = self._matcher(blocks)
             by_matcher.setdefault(id(matcher), (matcher, key, []))[2].append(place)
         by_rules: dict[tuple, tuple[RuleMatcher, str, list[int]]] = {}
@@ -150,7 +181,7 @@ class RobotsPolicy:
         verdict = self._verdicts.get(identity)
         if verdict is None:
             refused = [(asked, rule) for asked, rule in zip(plan, decisions, strict=True) if rule and not rule.allow]
-            places = sorted(place for asked, _ in refused for place in asked.places)
+            places = sorted({place for asked, _ in refused for place in asked.places})
             asked, rule = min(refused, key=lambda pair: pair[0].places[0])
             names = tuple(agents[place] for place in places)
             verdict = RobotsVerdict(False, names, rule.source.text[:RULE_TEXT_LIMIT], rule.source.line, asked.key)
@@ -158,8 +189,8 @@ class RobotsPolicy:
             self._verdicts[identity] = verdict
         return verdict
 
-    def _protego_verdict(self, agents: Iterable[str], url: str) -> RobotsVerdict:
-        refusing = tuple(agent for agent in agents if not self._protego.allows(agent, url))
+    def _protego_verdict(self, answers: ProtegoAnswers, agents: Iterable[str], url: str) -> RobotsVerdict:
+        refusing = tuple(agent for agent in agents if not answers.allows(agent, url))
         return RobotsVerdict(False, refusing) if refusing else ALLOWED
 
 
@@ -172,9 +203,12 @@ def parser_version(mode: str) -> str:
         return PARSER_VERSION
     if mode != "protego":
         raise UserError(f"robots mode {mode!r}: unknown; choose one of {', '.join(MODES)}")
-    from apertus_jax.corpus.robots.protego_mode import protego_version
-
     return f"protego/{protego_version()}"
+
+
+def _records(blocks: Sequence[Block], name: str) -> list[Record]:
+    name = name.lower()
+    return [record for block in blocks for field, record in block.other if field == name]
 
 
 def _is_robots_file(path: str) -> bool:

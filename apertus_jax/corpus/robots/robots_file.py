@@ -1,4 +1,4 @@
-"""The text of a robots.txt as blocks of agents and rules (RFC 9309 §2.1-2.2), in time linear in its length.
+"""Parser of robots.txt into groups of agents and rules (RFC 9309 §2.1-2.2), in time linear in its length.
 
 A block is a run of `user-agent` lines and the lines that follow. Agents share their block's rules instead of each
 holding a copy: ten thousand agents before ten thousand rules cost their sum, not their product.
@@ -11,8 +11,10 @@ import functools
 import re
 from typing import NamedTuple
 
+from apertus_jax.corpus.robots.body_text import decode_wide
+
 BODY_LIMIT = 512_000  # octets; RFC 9309 §2.5 asks for at least 500 KiB
-LINE_LIMIT = 16_664  # octets; the eightfold of the longest URL that browsers took, as Google's parser reads
+LINE_LIMIT = 16_663  # octets; Google's parser has a buffer of eight times 2,083, the last of it for its end
 
 _DISALLOW = (b"disallow", b"dissallow", b"dissalow", b"disalow", b"diasllow", b"disallaw")
 _USER_AGENT = (b"user-agent", b"useragent", b"user agent")
@@ -23,7 +25,24 @@ _FIELDS = {
 }
 _TOKEN = re.compile(rb"[A-Za-z_-]*")
 _TOKEN_WITH_DIGITS = re.compile(rb"[A-Za-z0-9_-]*")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Usage preferences stand in groups beside the rules. Their names are read in any spelling, as those of rules are.
+SIGNAL_FIELDS = ("content-signal", "content-usage")
+_SIGNAL_NAME = re.compile(rb"content[ \t_-]*(signal|usage)s?")
+_SIGNAL_WITHOUT_COLON = re.compile(rb"(content[ _-]?(?:signal|usage)s?)[ \t=]+(.+)", re.IGNORECASE)
+# As Google's parser, which compares how names begin: `Disallowed`, `User-agents`. Permissions are taken more narrowly.
+_BEGINS_LIKE = re.compile(
+    rb"(?:(%s)|(%s))[a-z_ -]{0,16}|allow(?:ed|s)?" % (b"|".join(_USER_AGENT + (b"user_agent",)), b"|".join(_DISALLOW))
+)
+_INVISIBLE = re.compile(
+    rb"(?:[ \t]|\xc2\xa0|\xe3\x80\x80|\xef\xbb\xbf|\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xa4])+"
+)
+MAX_LOOSE_NAMES, LONGEST_AGENTS = 1000, 2000
+_PLAIN_AGENT = re.compile(rb"[A-Za-z0-9_-]*(?:/[^,;|*]*)?|\*")
+_LOOSE_NAME = re.compile(rb"[a-z0-9_*-]+")
+_AROUND_NAMES = b" \t\"'`<>()[]{}.\xc2\xa0\xe2\x80\x8b"
+_BLANK_OR_NUL = b" \t\v\f\x00"
+# Google's parser passes over whatever part of a mark a file begins with.
+_BYTE_ORDER_MARK = re.compile(rb"(?:\xef\xbb\xbf)*(?:\xef\xbb?)?")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +68,7 @@ class RuleLine(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class Block:
-    """What follows one run of user-agent lines; `other` has the records that RFC 9309 does not know."""
+    """Records after one run of user-agent lines; `other` has those that RFC 9309 does not know."""
 
     rules: list[RuleLine] = dataclasses.field(default_factory=list)
     other: list[tuple[str, Record]] = dataclasses.field(default_factory=list)
@@ -57,10 +76,42 @@ class Block:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RobotsFile:
-    """A parsed file: agent key (lower-case, see `agent_key`) → its blocks in order, which together are its group."""
+    """A parsed file: agent key (lower-case, see `agent_key`) → its blocks in order, which together are its group.
+
+    `loose` are names that user-agent lines hold in ways of their own (see `_loose_names`), with their blocks.
+    `preamble` is what stands before the first group: its rules are nobody's (RFC 9309 §2.2.1), its other records are
+    said to everybody. `unknown_lines` counts lines that are no record of RFC 9309.
+    """
 
     groups: dict[str, list[Block]]
     truncated: bool
+    preamble: Block
+    unknown_lines: int = 0
+    loose: dict[str, list[Block]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_understood(self) -> bool:
+        """Whether the file says nothing, or each of its rules has an agent and a path that a URL can have.
+
+        Whoever reads robots.txt passes over lines that are no records; a protocol without a grammar cannot.
+        """
+        if not self.groups and not self.loose:
+            return not (self.unknown_lines or self.preamble.rules)
+        blocks = {id(block): block for group in (*self.groups.values(), *self.loose.values()) for block in group}
+        rules = (rule for block in (self.preamble, *blocks.values()) for rule in block.rules)
+        return not self.preamble.rules and all(rule.allow or rule.value[:1] in (b"/", b"*") for rule in rules)
+
+    def readings_of(self, agent: str) -> list[tuple[str, list[Block]]]:
+        """Returns what speaks to an agent: its group; where it is only named loosely, that as well as the group of `*`.
+
+        Whoever writes `GPT*` or `foo, GPTBot` means GPTBot, and nobody reads it so: a refusal counts in either reading.
+        """
+        key, blocks = self.group_of(agent)
+        own = agent_key(agent)
+        if not self.loose or key == own != "*" or own == "*":
+            return [(key, blocks)]
+        named = {id(block): block for name, found in self.loose.items() if _is_named(own, name) for block in found}
+        return [(own, list(named.values())), (key, blocks)] if named else [(key, blocks)]
 
     def group_of(self, agent: str) -> tuple[str, list[Block]]:
         """Returns the key and the blocks that speak to an agent: its own group, else `*`, else ("", [])."""
@@ -80,29 +131,67 @@ def agent_key(agent: str) -> str:
     octets = agent.strip().encode("utf-8", "surrogatepass")
     if octets == b"*":
         return "*"
-    return _TOKEN_WITH_DIGITS.match(octets)[0].lower().decode("ascii")
+    return _beginning(_TOKEN_WITH_DIGITS, octets)
+
+
+def _beginning(token: re.Pattern[bytes], value: bytes) -> str:
+    """Returns what a value begins with that is a token, in lower case; empty where nothing is."""
+    found = token.match(value)
+    return found[0].lower().decode("ascii") if found else ""
+
+
+def _loose_names(value: bytes) -> list[str]:
+    """Returns the names in a user-agent line that is more than one name: in quotes, with wildcards, in a list."""
+    names = [each.strip(_AROUND_NAMES).lower() for each in re.split(rb"[,;|]", value[:LONGEST_AGENTS])]
+    whole = [_LOOSE_NAME.match(each) for each in names]
+    # `*bot` is what the standard calls no name; anybody else's parser hears nothing either.
+    return [found[0].decode("ascii") for found in whole if found and (found[0][:1] != b"*" or found[0][-1:] == b"*")]
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _is_named(key: str, name: str) -> bool:
+    """Returns whether a name with wildcards stands for the key of an agent."""
+    first, *rest = name.split("*")
+    if not rest:
+        return key == name
+    last = rest.pop()
+    if len(key) < len(first) + len(last) or not (key.startswith(first) and key.endswith(last)):
+        return False
+    place, end = len(first), len(key) - len(last)
+    for part in rest:
+        place = key.find(part, place, end)
+        if place < 0:
+            return False
+        place += len(part)
+    return True
 
 
 def _line_keys(value: bytes) -> tuple[str, ...]:
     """Returns the keys of agents that a user-agent line names: the token cut at a digit, and the one with digits."""
     if value[:1] == b"*":
         return ("*",) if value[1:2] in (b"", b" ", b"\t") else ()
-    whole = _TOKEN_WITH_DIGITS.match(value)[0].lower().decode("ascii")
-    token = _TOKEN.match(value)[0].lower().decode("ascii")
+    whole, token = _beginning(_TOKEN_WITH_DIGITS, value), _beginning(_TOKEN, value)
     return tuple(dict.fromkeys(key for key in (token, whole) if key))
 
 
 def limited(body: bytes | str, truncated: bool) -> tuple[bytes, bool]:
-    """Returns at most BODY_LIMIT octets and whether the body was longer.
+    """Returns at most BODY_LIMIT octets of UTF-8 and whether the body was longer.
 
-    The line at the cut is given up: half a rule is a broader rule than anybody wrote.
+    The line at the cut is given up: half a rule is a broader rule than anybody wrote. A line that ends just there is
+    whole.
     """
     if isinstance(body, str):
         truncated = truncated or len(body) > BODY_LIMIT
         body = body[: BODY_LIMIT + 1].encode("utf-8", "surrogatepass")
+    wide = decode_wide(body)
+    if wide is not None:
+        body = wide[0]
     if len(body) > BODY_LIMIT:
-        truncated = True
+        whole = body[BODY_LIMIT : BODY_LIMIT + 1] in (b"\n", b"\r")
         body = body[:BODY_LIMIT]
+        if whole:
+            return body, True
+        truncated = True
     if truncated:
         body = body[: max(body.rfind(b"\n"), body.rfind(b"\r")) + 1]
     return body, truncated
@@ -119,25 +208,60 @@ def _field_and_value(line: bytes) -> tuple[bytes, bytes]:
     return b"", b""
 
 
+def _field_like(name: bytes) -> str | None:
+    """Returns the field that a name in another form stands for, None for no field of RFC 9309."""
+    found = _BEGINS_LIKE.fullmatch(name) if name[:1] in b"uda" else None
+    return found and ("user-agent" if found[1] else "disallow" if found[2] else "allow")
+
+
+def _other_record(line: bytes, name: bytes, value: bytes) -> tuple[str, str]:
+    """Returns name and value of a line that is no record of RFC 9309; signals go by one spelling.
+
+    After the name of a signal the colon may be missing, and the value may have several words and a colon of its own.
+    """
+    if line[:7].lower() == b"content":
+        signal = _SIGNAL_NAME.fullmatch(name)
+        if not signal and (bare := _SIGNAL_WITHOUT_COLON.fullmatch(line)):
+            signal, value = _SIGNAL_NAME.fullmatch(bare[1].lower()), bare[2]
+        if signal:
+            name = b"content-" + signal[1]
+    return name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
+
+
 def parse_robots_file(body: bytes | str, truncated: bool = False) -> RobotsFile:
     """Returns the groups of a robots.txt. Any octets are a file; lines that make no sense are skipped one by one.
 
     `truncated` says that whoever stored the body had already cut it.
     """
     body, truncated = limited(body, truncated)
+    mark = _BYTE_ORDER_MARK.match(body)
+    if mark:
+        body = body[mark.end() :]
+    has_nul = b"\x00" in body
     groups: dict[str, list[Block]] = {}
-    block = Block()  # rules before the first user-agent line belong to nobody
+    loose: dict[str, list[Block]] = {}
+    preamble = block = Block()
     agents_may_follow = False
-    for number, line in enumerate(body.removeprefix(_BYTE_ORDER_MARK).splitlines(), start=1):
-        line = line[:LINE_LIMIT].partition(b"#")[0].strip()
+    unknown_lines = 0
+    for number, line in enumerate(body.splitlines(), start=1):
+        line = line[:LINE_LIMIT]
+        if has_nul:
+            # For Google's parser a line ends at a NUL. What comes after leading ones is read: it may be a refusal.
+            line = line.lstrip(_BLANK_OR_NUL).partition(b"\x00")[0]
+        line = line.partition(b"#")[0].strip()
+        if not line.isascii() and (hidden := _INVISIBLE.match(line)):
+            line = line[hidden.end() :].strip()  # the mark of a file that was appended, say
         if not line:
             continue
         name, value = _field_and_value(line)
-        field = _FIELDS.get(name)
+        if not value.isascii() and (hidden := _INVISIBLE.match(value)):
+            value = value[hidden.end() :]
+        field = _FIELDS.get(name) or _field_like(name)
         if field is None:
-            if name and value:
-                record = Record(number, value.decode("utf-8", "replace"))
-                block.other.append((name.decode("utf-8", "replace"), record))
+            unknown_lines += 1
+            other, text = _other_record(line, name, value)
+            if other and text:
+                block.other.append((other, Record(number, text)))
         elif field == "user-agent":
             if not agents_may_follow:
                 block = Block()
@@ -146,8 +270,11 @@ def parse_robots_file(body: bytes | str, truncated: bool = False) -> RobotsFile:
                 blocks = groups.setdefault(key, [])
                 if not blocks or blocks[-1] is not block:
                     blocks.append(block)
+            if not _PLAIN_AGENT.fullmatch(value) and len(loose) < MAX_LOOSE_NAMES:
+                for loose_name in _loose_names(value):
+                    loose.setdefault(loose_name, []).append(block)
         else:
             agents_may_follow = False
             if value:
                 block.rules.append(RuleLine(number, field == "allow", value))
-    return RobotsFile(groups, truncated)
+    return RobotsFile(groups, truncated, preamble, unknown_lines, loose)

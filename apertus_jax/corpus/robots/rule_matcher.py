@@ -1,4 +1,4 @@
-"""The rules of one group, compiled for many URLs: the longest rule that matches decides (RFC 9309 §2.2.2-2.2.3).
+"""Matcher of one group's rules for many URLs: the longest matching rule decides (RFC 9309 §2.2.2-2.2.3).
 
 Rules without wildcards are a sorted list of prefixes, each of which knows the best rule among itself and its own
 prefixes, found by bisection. Rules with wildcards are tried from the longest to the shortest, each by searching its
@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from apertus_jax.corpus.robots.path_encoding import canonical_pattern, decoded_query
+from apertus_jax.corpus.robots.path_encoding import canonical_pattern, decoded_query, octets_of
 from apertus_jax.corpus.robots.robots_file import RuleLine
 
 
@@ -57,7 +57,7 @@ def compile_rule(line: RuleLine) -> CompiledRule | None:
         return None
     anchored = value.endswith(b"$")
     pattern = canonical_pattern(value[:-1] if anchored else value)
-    octets = len(decoded_query(pattern) if "%" in pattern else pattern) + anchored
+    octets = octets_of(decoded_query(pattern)) + anchored
     return CompiledRule(2 * octets + line.allow, line.allow, pattern, anchored, line)
 
 
@@ -108,7 +108,7 @@ class RuleIndex:
 
 def _respelled(rule: CompiledRule) -> CompiledRule:
     """Returns the rule with its query decoded."""
-    return rule._replace(pattern=decoded_query(rule.pattern)) if "%" in rule.pattern else rule
+    return rule if rule.pattern.isascii() else rule._replace(pattern=decoded_query(rule.pattern))
 
 
 def _keep_higher(rules: dict, key: object, rule: CompiledRule) -> None:
@@ -162,7 +162,7 @@ class RuleMatcher:
 
     def decide(self, path: str) -> CompiledRule | None:
         """Returns the rule that decides; a query with encoded delimiters is looked up in both its spellings."""
-        if "%" in path:
+        if not path.isascii():
             decoded = decoded_query(path)
             if decoded != path:
                 return self._decide_twice(path, decoded)
@@ -170,8 +170,8 @@ class RuleMatcher:
 
     def _decide_twice(self, encoded: str, decoded: str) -> CompiledRule | None:
         if self._encoded is None:
-            with_query = [rule for rule in self._respelled if "?" in rule.pattern]
-            self._encoded = RuleIndex(self.rules), RuleIndex(with_query)
+            respelled = [rule for rule in self._respelled if "?" in rule.pattern]
+            self._encoded = RuleIndex(self.rules), RuleIndex(respelled)
         as_written, with_query = self._encoded
         found = as_written.best(encoded), with_query.best(decoded)
         return max((rule for rule in found if rule is not None), key=lambda rule: rule.rank, default=None)

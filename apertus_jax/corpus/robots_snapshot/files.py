@@ -1,20 +1,22 @@
-"""robots.txt files in a folder, each named by its host."""
+"""Folder of robots.txt files, each named by its host."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.robots import BODY_LIMIT
 from apertus_jax.corpus.robots_snapshot.responses import ROBOTS_PATH, Response, parse_time
+from apertus_jax.corpus.web.content_codings import undo_unannounced
 from apertus_jax.corpus.web_addresses import parse_web_address
 from apertus_jax.errors import UserError
+from apertus_jax.storage.json_reader import JSONError, parse_json
+from apertus_jax.storage.listing import list_files, regular_file
 
 FILE_INDEX = "index.jsonl"
+_READ_LIMIT = 4 * BODY_LIMIT
 _KEYS = {"host", "file", "scheme", "fetched_at", "http_status", "redirects", "final_url", "error_kind"}
 
 
@@ -30,12 +32,12 @@ def read_files(folder: epath.PathLike) -> Iterator[Response]:
       UserError: a file name that is no host, two files of one host, or a damaged line of the index.
     """
     root = epath.Path(folder)
-    names = set(artifacts.list_files(root)) - {FILE_INDEX}
+    names = set(list_files(root)) - {FILE_INDEX}
     if nested := sorted(name for name in names if "/" in name):
         raise UserError(f"{root / nested[0]} lies in a folder of its own; put all files named by host into one folder")
     described: set[str] = set()
     if (root / FILE_INDEX).exists():
-        with (root / FILE_INDEX).open("r") as lines:
+        with regular_file(root / FILE_INDEX).open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     entry = _parse_entry(line, f"{root / FILE_INDEX}, line {number}")
@@ -53,11 +55,11 @@ def read_files(folder: epath.PathLike) -> Iterator[Response]:
         yield Response(url=url, http_status=200, body=body, truncated=truncated)
 
 
-def _parse_entry(line: str, where: str) -> dict[str, Any]:
+def _parse_entry(line: bytes, where: str) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON ({error}); write one object a line") from error
+        entry = parse_json(line, where)
+    except JSONError as error:
+        raise UserError(f"{where}: not JSON ({error.reason}); write one object a line") from error
     if not isinstance(entry, dict) or not isinstance(entry.get("host"), str):
         raise UserError(f'{where}: no "host"; write an object such as {{"host": "example.com", "http_status": 404}}')
     if unknown := sorted(entry.keys() - _KEYS):
@@ -100,9 +102,12 @@ def _described(root: epath.Path, entry: dict[str, Any], names: set[str], where: 
 
 
 def _read_body(path: epath.Path) -> tuple[bytes, bool]:
+    """Returns at most BODY_LIMIT bytes of a file, which may have been saved as it came, and whether it was cut."""
     with path.open("rb") as file:
-        body = file.read(BODY_LIMIT + 1)
-    return body[:BODY_LIMIT], len(body) > BODY_LIMIT
+        stored = file.read(_READ_LIMIT + 1)
+    undone = undo_unannounced(stored[:_READ_LIMIT], _READ_LIMIT)
+    is_cut = undone.is_cut or undone.defect != "" or len(undone.body) > BODY_LIMIT or len(stored) > _READ_LIMIT
+    return undone.body[:BODY_LIMIT], is_cut
 
 
 def _robots_url(host: str, scheme: str, where: str) -> str:

@@ -1,4 +1,4 @@
-"""From an address to the parsed rules of its host: each host is looked up once, each file is parsed once."""
+"""Lookup from URL to the parsed rules of its host: one lookup a host, one parse a file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from apertus_jax.corpus.robots import RobotsPolicy
 from apertus_jax.corpus.robots_snapshot.reader import RobotsSnapshot
 from apertus_jax.corpus.robots_snapshot.responses import format_time
-from apertus_jax.corpus.robots_snapshot.states import FOUND, HTML, MALFORMED, MISSING, robots_state
-from apertus_jax.corpus.web_addresses import WebAddress
+from apertus_jax.corpus.robots_snapshot.states import FOUND, MISSING, NOT_UNDERSTOOD, robots_state
+from apertus_jax.corpus.web_addresses import DEFAULT_PORTS, WebAddress
 
 CACHED_BYTES = 32 << 20  # of bodies; a parsed policy takes a few times as much
 _ENTRY_BYTES = 512
@@ -20,7 +20,7 @@ _OTHER_SCHEME = {"http": "https", "https": "http"}
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FoundRobots:
-    """What a snapshot knows of a host; `policy` is None where no body was given to parse."""
+    """A host's entry in a snapshot; `policy` is None where no body was given to parse."""
 
     state: str
     body_sha256: str  # "" without a body
@@ -51,11 +51,11 @@ class RobotsLookup:
 
     def _read(self, address: WebAddress) -> tuple[FoundRobots, int]:
         record = self._snapshot.record(address.authority, address.scheme)
-        # The default port belongs to the scheme; any other port is another server.
-        if self._any_scheme and robots_state(record) == MISSING and address.authority == address.host:
-            record = self._snapshot.record(address.authority, _OTHER_SCHEME[address.scheme]) or record
+        if self._any_scheme and robots_state(record) == MISSING:
+            others = (self._snapshot.record(*other) for other in _other_places(address))
+            record = next((other for other in others if robots_state(other) != MISSING), record)
         state = robots_state(record)
-        if record is None or state not in (FOUND, HTML, MALFORMED):
+        if record is None or state not in (FOUND, *NOT_UNDERSTOOD):
             fetched_at = format_time(record.fetched_at) if record is not None else ""
             return FoundRobots(state, "", fetched_at, None), _ENTRY_BYTES
         digest, cost = record.body_sha256, len(record.body) + _ENTRY_BYTES
@@ -64,6 +64,19 @@ class RobotsLookup:
             policy = RobotsPolicy.parse(record.body, mode=self._mode, truncated=record.truncated)
             self._policies.put((digest, record.truncated), policy, cost)
         return FoundRobots(state, digest, format_time(record.fetched_at), policy), cost
+
+
+def _other_places(address: WebAddress) -> list[tuple[str, str]]:
+    """Returns (authority, scheme) of what is the same host under the other scheme.
+
+    The default port belongs to the scheme, also where it is named under the other one; any other is another server.
+    """
+    other = _OTHER_SCHEME[address.scheme]
+    if address.authority == address.host:
+        return [(address.host, other)]
+    if address.authority == f"{address.host}:{DEFAULT_PORTS[other]}":
+        return [(address.host, other), (address.host, address.scheme)]
+    return []
 
 
 class BoundedCache:

@@ -1,4 +1,4 @@
-"""Looks robots.txt rows up by host without loading the table."""
+"""Reader of a snapshot by host, without loading the table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.robots_snapshot.responses import RobotsRecord
-from apertus_jax.corpus.robots_snapshot.table import INDEX_FILE, KIND, part_name
+from apertus_jax.corpus.robots_snapshot.table import INDEX_FILE, KIND, index_schema, part_name, snapshot_schema
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.parquet_columns import require_columns, require_values
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
 OPEN_PARTS = 16
+NEVER_EMPTY = ("authority", "scheme", "redirects", "body", "truncated")
 KEPT_GROUPS = 32  # about 1 MiB each at most
 
 
@@ -44,6 +46,8 @@ class RobotsSnapshot:
         try:
             with (self.folder / INDEX_FILE).open("rb") as file:
                 index = pyarrow.parquet.read_table(file).combine_chunks()
+            require_columns(index.schema, index_schema(), self.folder / INDEX_FILE)
+            require_values(index, index_schema().names, self.folder / INDEX_FILE)
             self._keys = _Keys(index["authority"], index["scheme"])
             self._parts, self._groups = index["part"], index["row_group"]
         except (OSError, KeyError, pyarrow.ArrowException) as error:
@@ -82,6 +86,7 @@ class RobotsSnapshot:
             raise UserError(
                 f"{self.folder / part_name(part)}, row group {group} cannot be read ({error}); build the snapshot again"
             ) from error
+        require_values(table, NEVER_EMPTY, self.folder / part_name(part))
         self.row_groups_read += 1
         found = table["authority"].to_pylist(), table["scheme"].to_pylist(), table
         self._kept[position] = found
@@ -95,7 +100,10 @@ class RobotsSnapshot:
         if part not in self._open:
             if len(self._open) >= OPEN_PARTS:
                 self._open.popitem(last=False)[1].close(force=True)
-            self._open[part] = pyarrow.parquet.ParquetFile((self.folder / part_name(part)).open("rb"))
+            path = self.folder / part_name(part)
+            opened = pyarrow.parquet.ParquetFile(path.open("rb"))
+            require_columns(opened.schema_arrow, snapshot_schema(), path)
+            self._open[part] = opened
         self._open.move_to_end(part)
         return self._open[part]
 

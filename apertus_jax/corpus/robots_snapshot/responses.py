@@ -1,4 +1,4 @@
-"""Answers to requests for robots.txt files, brought into order on disk: the newest of each address, redirects followed.
+"""robots.txt responses sorted on disk: the newest of each address, redirects followed.
 
 The store is an SQLite file in the temporary folder (TMPDIR). Its indexes are made by external sorting after everything
 was inserted, so memory stays flat however many hosts there are, and the order of insertion leaves no trace.
@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from apertus_jax.corpus.robots import BODY_LIMIT
+from apertus_jax.corpus.web.dates import parse_date
 from apertus_jax.corpus.web_addresses import parse_web_address
+from apertus_jax.storage.json_reader import parse_json
 
 REDIRECT_LIMIT = 10  # RFC 9309 §2.3.1.2 asks for at least five
 ROBOTS_PATH = "/robots.txt"
@@ -69,14 +71,13 @@ class Response:
 
 
 def parse_time(text: str) -> int | None:
-    """Returns seconds since 1970 of an ISO 8601 time, UTC when it names no zone; None when it is none."""
-    try:
-        moment = datetime.datetime.fromisoformat(text.strip())
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=datetime.UTC)
-        return int(moment.timestamp())
-    except (ValueError, OverflowError):
-        return None
+    """Returns seconds since 1970 of a date or time (see `parse_date`); None when it is none.
+
+    One that names no second counts from its first on: an answer that may have been there on the day of a snapshot
+    belongs to it, for leaving it out would leave its host without rules.
+    """
+    date = parse_date(text)
+    return None if date is None else date.first
 
 
 def format_time(seconds: int | None) -> str:
@@ -135,7 +136,9 @@ class ResponseStore:
             for authority, scheme, rowid in cursor:
                 if (authority, scheme) != previous:
                     previous = authority, scheme
-                    yield self._resolve(authority, scheme, self._fetch("rowid = ?", rowid))
+                    row = self._fetch("rowid = ?", rowid)
+                    assert row is not None  # the cursor stands on it
+                    yield self._resolve(authority, scheme, row)
 
     def _fetch(self, condition: str, value: str | int) -> tuple | None:
         return self._connection.execute(
@@ -147,7 +150,7 @@ class ResponseStore:
     def _resolve(self, authority: str, scheme: str, row: tuple) -> RobotsRecord:
         """Follows the redirects of one answer through the store."""
         first_url, fetched_at = row[:2]
-        followed = list(json.loads(row[7]))
+        followed = list(parse_json(row[7], f"{first_url}: redirects"))
         url, error = (followed[-1] if followed else first_url), row[6]
         while not error and _is_redirect(row[2]):
             target = parse_web_address(_join(url, row[3])) if row[3] else None

@@ -1,4 +1,4 @@
-"""robots.txt as a scorer and as a rule: what each agent was told, and what that means for a document."""
+"""robots.txt as a scorer and a rule: what each agent was told, and what that means for a document."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from apertus_jax.corpus.reasons import Reason, Verdict
 from apertus_jax.corpus.robots import MODES, agent_set, parser_version
 from apertus_jax.corpus.robots_snapshot.lookup import FoundRobots, RobotsLookup
 from apertus_jax.corpus.robots_snapshot.reader import RobotsSnapshot
-from apertus_jax.corpus.robots_snapshot.states import FOUND, HTML, NO_URL, UNREACHABLE
+from apertus_jax.corpus.robots_snapshot.states import FOUND, MISSING, NO_URL, UNAVAILABLE
 from apertus_jax.corpus.scorer import Row
 from apertus_jax.corpus.web_addresses import WebAddress, parse_web_address
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
 
 ALLOW, DENY, UNKNOWN = "allow", "deny", "unknown"
 POLICIES = ("apertus", "strict")
+# Where nothing was asked, or the host said that there is no file, nothing forbids. `strict` drops in every other state:
+# failures (RFC 9309 §2.3.1.4), files in which no rule can be read, and states that came into being after this list.
+NOTHING_FORBIDS = (FOUND, MISSING, UNAVAILABLE, NO_URL)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class RobotsScoring:
-    """How documents are held against a snapshot of robots.txt files.
+    """Settings of the robots.txt scorer: snapshot and agents.
 
-    `snapshot` is a folder that `robots-snapshot` wrote; `agents` the name of an agent set; `mode` the matcher;
+    `snapshot` is a folder that `robots-snapshot` wrote; in a policy, signals that robots.txt carries are read from it
+    too. `agents` the name of an agent set; `mode` the matcher;
     `any_scheme` lets an answer under http speak for https and the reverse where the snapshot has only one of them.
     """
 
@@ -37,8 +43,6 @@ class RobotsScoring:
     any_scheme: bool = True
 
     def __post_init__(self):
-        if not self.snapshot:
-            raise UserError("RobotsScoring.snapshot is empty; give the folder that `robots-snapshot` wrote")
         if self.mode not in MODES:
             raise UserError(f"RobotsScoring.mode is {self.mode!r}; choose one of {', '.join(MODES)}")
         agent_set(self.agents)
@@ -47,8 +51,10 @@ class RobotsScoring:
         """Opens the snapshot.
 
         Raises:
-          UserError: it is not a complete snapshot folder.
+          UserError: it is not a complete snapshot folder, or none was given.
         """
+        if not self.snapshot:
+            raise UserError("RobotsScoring.snapshot is empty; give the folder that `robots-snapshot` wrote")
         return RobotsScorer(self)
 
 
@@ -134,12 +140,13 @@ _NO_ADDRESS = FoundRobots(NO_URL, "", "", None)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class RobotsRule:
-    """Which robots.txt verdicts keep a document out.
+    """Rule on robots.txt verdicts: which of them keep a document out.
 
     Both policies drop what any agent of the set may not fetch. `apertus` keeps everything else (Apertus report §3.1.1);
-    `strict` also drops where the host failed to answer (5xx, network) or gave an HTML page with status 200 (RFC 9309
-    §2.3.1.4). A 4xx keeps under both.
+    `strict` also drops where the answer of the host is a failure (5xx, network), an HTML page with status 200, or no
+    file that can be read (RFC 9309 §2.3.1.4). A 4xx keeps under both, and so does a host that the snapshot lacks.
     """
 
     policy: str = "strict"
@@ -154,6 +161,6 @@ class RobotsRule:
             agents = row["robots_refusing_agents"]
             named = ", ".join(agents[:3]) + (", …" if len(agents) > 3 else "")
             return Verdict(Reason.ROBOTS, f"line {row['robots_line']} refuses {len(agents)} agents: {named}")
-        if self.policy == "strict" and row["robots_state"] in (UNREACHABLE, HTML):
+        if self.policy == "strict" and row["robots_state"] not in NOTHING_FORBIDS:
             return Verdict(Reason.ROBOTS_UNREACHABLE, f"state {row['robots_state']}")
         return None

@@ -1,4 +1,4 @@
-"""The snapshot table: Parquet parts sorted by (authority, scheme) in small row groups, and a sparse index of them.
+"""Snapshot table: Parquet parts sorted by (authority, scheme) in small row groups, and a sparse index.
 
 One row group is what a look-up reads: at most ROWS_PER_GROUP rows and about BYTES_PER_GROUP of bodies. The index holds
 the first key of each row group, so that it is a hundredth of the table and finds any host with one read.
@@ -7,7 +7,7 @@ the first key of each row group, so that it is a hundredth of the table and find
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
@@ -29,7 +29,10 @@ def part_name(part: int) -> str:
 
 
 def snapshot_schema() -> pyarrow.Schema:
-    """Returns the columns of a snapshot table (data spec §1.5)."""
+    """Returns the columns of a snapshot table.
+
+    Source: docs/reference/data.md §1.5.
+    """
     import pyarrow
 
     return pyarrow.schema(
@@ -48,6 +51,14 @@ def snapshot_schema() -> pyarrow.Schema:
     )
 
 
+def index_schema() -> pyarrow.Schema:
+    """Returns the columns of the sparse index: the first key of each row group, and where the group lies."""
+    import pyarrow
+
+    keys = [("authority", pyarrow.string()), ("scheme", pyarrow.string())]
+    return pyarrow.schema([*keys, ("part", pyarrow.int32()), ("row_group", pyarrow.int32())])
+
+
 class TableWriter:
     """Writes records, given in the order of (authority, scheme), as parts and index into a folder."""
 
@@ -59,7 +70,8 @@ class TableWriter:
         self._rows: list[RobotsRecord] = []
         self._bytes = 0
         self._index: list[tuple[str, str, int, int]] = []  # authority, scheme, part, row group
-        self._file = self._writer = None
+        self._file: Any = None
+        self._writer: Any = None
         self._previous = ("", "")
 
     def write(self, records: Iterable[RobotsRecord]) -> None:
@@ -120,12 +132,11 @@ class TableWriter:
         import pyarrow
         import pyarrow.parquet
 
-        names = ("authority", "scheme", "part", "row_group")
-        types = (pyarrow.string(), pyarrow.string(), pyarrow.int32(), pyarrow.int32())
-        columns = zip(*self._index, strict=True) if self._index else [()] * 4
-        arrays = [pyarrow.array(list(column), kind) for column, kind in zip(columns, types, strict=True)]
+        schema = index_schema()
+        columns = zip(*self._index, strict=True) if self._index else [()] * len(schema)
+        arrays = [pyarrow.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)]
         with (self._folder / INDEX_FILE).open("wb") as file:
-            pyarrow.parquet.write_table(pyarrow.table(arrays, names=names), file, compression="zstd")
+            pyarrow.parquet.write_table(pyarrow.table(arrays, schema=schema), file, compression="zstd")
 
 
 def _as_table(rows: list[RobotsRecord]) -> pyarrow.Table:

@@ -1,23 +1,40 @@
-"""Folders of small files named by host, read one at a time: well-known files that were collected beside a crawl."""
+"""Folder of well-known files named by host, collected beside a crawl and read one at a time."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from etils import epath
 
-from apertus_jax import artifacts
+from apertus_jax.corpus.robots.body_text import utf8_body
 from apertus_jax.corpus.robots_snapshot.lookup import BoundedCache
+from apertus_jax.corpus.web.content_codings import looks_like_text, undo_unannounced
 from apertus_jax.corpus.web_addresses import parse_web_address
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 SIZE_LIMIT = 1 << 20
 _CACHED_BYTES = 8 << 20
 _ENTRY_BYTES = 256
 
 
+class HostFile(NamedTuple):
+    """A collected file: as it lies there, its text as UTF-8 without byte order mark, and whether that is all of it.
+
+    `is_sound` is False for one that is no text, is damaged or was cut: what it says counts, what it lacks does not.
+    """
+
+    stored: bytes
+    body: bytes
+    is_sound: bool
+
+
 class HostFiles:
-    """Files named `HOST` + suffix (HOST may carry `:PORT`), each at most SIZE_LIMIT bytes; larger ones are cut."""
+    """Files named `HOST` + suffix (HOST may carry `:PORT`), each at most SIZE_LIMIT bytes; larger ones are cut.
+
+    They may have been saved as they came: in a content coding, in UTF-8, UTF-16 or UTF-32.
+    """
 
     def __init__(self, folder: epath.PathLike, suffix: str):
         """Checks every name and digests every file, so that nothing that was collected is overlooked.
@@ -41,15 +58,22 @@ class HostFiles:
         self.digest = digest.hexdigest()
         self._cache = BoundedCache(_CACHED_BYTES)
 
-    def body(self, authority: str) -> bytes | None:
+    def file(self, authority: str) -> HostFile | None:
         """Returns the file of an authority, or None when there is none."""
         found = self._cache.get(authority)
         if found is None:
             path = self._folder / (authority + self._suffix)
-            body = None
-            if path.exists():
-                with path.open("rb") as file:
-                    body = file.read(SIZE_LIMIT)
-            found = (body,)
-            self._cache.put(authority, found, _ENTRY_BYTES + len(body or b""))
+            file = _read(path) if path.exists() else None
+            found = (file,)
+            size = len(file.stored) + len(file.body) if file else 0
+            self._cache.put(authority, found, _ENTRY_BYTES + size)
         return found[0]
+
+
+def _read(path: epath.Path) -> HostFile:
+    with path.open("rb") as file:
+        stored = file.read(SIZE_LIMIT + 1)
+    undone = undo_unannounced(stored[:SIZE_LIMIT], SIZE_LIMIT)
+    body, is_sound = utf8_body(undone.body)
+    is_whole = not undone.defect and not undone.is_cut and len(stored) <= SIZE_LIMIT
+    return HostFile(stored[:SIZE_LIMIT], body, is_sound and is_whole and looks_like_text(body))

@@ -16,31 +16,37 @@ from apertus_jax.corpus.signals.ai_txt import AiTxt
 from apertus_jax.corpus.signals.host_files import HostFiles
 from apertus_jax.corpus.signals.robots_carried import ContentSignal, ContentUsage
 from apertus_jax.corpus.signals.robots_tags import NoAi
-from apertus_jax.corpus.signals.signal import DENY, Page, Signal, SignalReader, strictest
+from apertus_jax.corpus.signals.signal import DENY, NOT_UNDERSTOOD, Page, Signal, SignalReader, strictest
 from apertus_jax.corpus.signals.tdmrep import TdmReservation
 from apertus_jax.corpus.web_addresses import parse_web_address
 from apertus_jax.errors import UserError
+from apertus_jax.validation import fields_by_annotation
 
 if TYPE_CHECKING:
     import pyarrow
 
+DEFAULT_AGENTS = "apertus-2025-01"
 KINDS = (TdmReservation.kind, ContentUsage.kind, ContentSignal.kind, NoAi.kind, AiTxt.kind)
+NOT_UNDERSTOOD_CHOICES = ("refuse", "keep")
+REVISION = 2  # raise when the same page can give other signals
 _FIELDS = tuple(field.name for field in dataclasses.fields(Signal))
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class SignalScoring:
-    """Which signals are read, and from where.
+    """Settings of the signal scorer: which signals are read, and from where.
 
     `snapshot` is a folder that `robots-snapshot` wrote; `tdmrep` and `ai_txt` are folders of collected files named by
     host (`example.com.json`, `example.com.txt`). Each may be empty: headers and meta tags of documents always count.
+    In a policy, `snapshot` and `agents` are those of RobotsScoring; else the agents are apertus-2025-01.
     """
 
     snapshot: str = ""
     tdmrep: str = ""
     ai_txt: str = ""
     signals: tuple[str, ...] = KINDS
-    agents: str = "apertus-2025-01"
+    agents: str = ""
     any_scheme: bool = True
 
     def __post_init__(self):
@@ -48,7 +54,7 @@ class SignalScoring:
         for name in ("tdmrep", "ai_txt"):
             if getattr(self, name) and name not in self.signals:
                 raise UserError(f"SignalScoring.{name} is given but {name} is not among the signals; add it")
-        agent_set(self.agents)
+        agent_set(self.agents or DEFAULT_AGENTS)
 
     def build(self) -> SignalScorer:
         """Opens the snapshot and the folders.
@@ -64,7 +70,7 @@ class SignalScorer:
 
     def __init__(self, options: SignalScoring):
         self._options = options
-        self._agents = agent_set(options.agents)
+        self._agents = agent_set(options.agents or DEFAULT_AGENTS)
         self._snapshot = RobotsSnapshot(options.snapshot) if options.snapshot else None
         self._lookup = None
         if self._snapshot is not None:
@@ -99,6 +105,7 @@ class SignalScorer:
             "agents_digest": self._agents.digest,
             "parser": parser_version("rfc9309"),
             "any_scheme": self._options.any_scheme,
+            "revision": REVISION,
         }
 
     def score(self, documents: Sequence[RawDocument]) -> Sequence[Row]:
@@ -123,19 +130,31 @@ class SignalScorer:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class SignalRule:
-    """Which kinds of signals keep a document out when they refuse."""
+    """Rule on opt-out signals: which kinds keep a document out when they refuse.
+
+    Attributes:
+      deny: the kinds that are heard.
+      not_understood: `refuse` takes a statement that is not understood for a refusal; `keep` passes over it.
+    """
 
     deny: tuple[str, ...] = KINDS
+    not_understood: str = "refuse"
 
     def __post_init__(self):
         _check_kinds("SignalRule.deny", self.deny)
+        if self.not_understood not in NOT_UNDERSTOOD_CHOICES:
+            raise UserError(
+                f"SignalRule.not_understood is {self.not_understood!r}; choose {' or '.join(NOT_UNDERSTOOD_CHOICES)}"
+            )
 
     def verdict(self, row: Row, statistics: Mapping[str, Any]) -> Verdict | None:
         """Returns OPT_OUT_SIGNAL with the kinds that refuse, or None."""
-        refusing = [
-            signal["kind"] for signal in row["signals"] if signal["verdict"] == DENY and signal["kind"] in self.deny
-        ]
+        said = {signal["kind"]: signal["verdict"] for signal in row["signals"] if signal["kind"] in self.deny}
+        refusing = [kind for kind, verdict in said.items() if verdict == DENY]
+        if self.not_understood == "refuse":
+            refusing += [f"{kind} (not understood)" for kind, verdict in said.items() if verdict == NOT_UNDERSTOOD]
         return Verdict(Reason.OPT_OUT_SIGNAL, ", ".join(refusing)) if refusing else None
 
 

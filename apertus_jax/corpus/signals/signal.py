@@ -1,4 +1,4 @@
-"""What a signal is, and what it is read from."""
+"""Contract of opt-out signals: a signal's answer with evidence, and what it is read from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from apertus_jax.corpus.robots_snapshot.lookup import FoundRobots
 from apertus_jax.corpus.web_addresses import WebAddress
 
 ALLOW, DENY, UNKNOWN = "allow", "deny", "unknown"
-_SEVERITY = (DENY, ALLOW, UNKNOWN)
+# Something was said that may be a refusal in other words; `NOT_ASKED`: nothing was given to read the signal from.
+NOT_UNDERSTOOD, NOT_ASKED = "not_understood", "not_asked"
+_SEVERITY = (DENY, NOT_UNDERSTOOD, ALLOW, UNKNOWN, NOT_ASKED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Signal:
     """
 
     kind: str
-    verdict: str = UNKNOWN  # allow, deny, unknown
+    verdict: str = UNKNOWN  # allow, deny, not_understood, unknown, not_asked
     carrier: str = ""  # robots.txt, header, meta, tdmrep.json, ai.txt; "" when nothing spoke
     evidence: str = ""
     line: int = 0  # of the carrier, from 1; 0 where it has none

@@ -34,6 +34,15 @@ def parse_dictionary(text: str) -> dict[str, Any]:
     Raises:
       ValueError: the field does not parse, so all of it must be ignored (RFC 9651 §4.2).
     """
+    return dict(parse_members(text))
+
+
+def parse_members(text: str) -> list[tuple[str, Any]]:
+    """Returns the members of a dictionary in their order, each that is given again as often as it is given.
+
+    Raises:
+      ValueError: the field does not parse.
+    """
     return _Parser(text.strip(" ")).dictionary()
 
 
@@ -43,14 +52,14 @@ class _Parser:
     def __init__(self, text: str):
         self._text, self._at = text, 0
 
-    def dictionary(self) -> dict[str, Any]:
-        members: dict[str, Any] = {}
+    def dictionary(self) -> list[tuple[str, Any]]:
+        members: list[tuple[str, Any]] = []
         while self._at < len(self._text):
             key = self._take(_KEY, "a key").group()
             if self._skip("="):
-                members[key] = self._inner_list() if self._peek() == "(" else self._bare_item()
+                members.append((key, self._inner_list() if self._peek() == "(" else self._bare_item()))
             else:
-                members[key] = True
+                members.append((key, True))
             self._parameters()
             self._take(_OPTIONAL_WHITESPACE)
             if self._at == len(self._text):

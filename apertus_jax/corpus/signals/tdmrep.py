@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
+from typing import Any
 
 from apertus_jax.corpus.robots.path_encoding import canonical_path
 from apertus_jax.corpus.robots_snapshot.lookup import BoundedCache
-from apertus_jax.corpus.signals.host_files import HostFiles
+from apertus_jax.corpus.signals.host_files import HostFile, HostFiles
 from apertus_jax.corpus.signals.path_patterns import PathPattern
-from apertus_jax.corpus.signals.signal import ALLOW, DENY, Page, Signal, evidence
+from apertus_jax.corpus.signals.signal import ALLOW, DENY, NOT_UNDERSTOOD, Page, Signal, evidence, strictest
+from apertus_jax.storage.json_reader import JSONError, parse_json
 
 PROPERTY = "tdm-reservation"
 _CACHED_RULES = 1 << 15
+_VERDICTS = {"0": ALLOW, "1": DENY}
+_EVERYWHERE = "/"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Rule:
-    number: int  # place in the file, from 1
+    """An entry of the file. One that is not understood hides no later one: it may be about any path."""
+
+    number: int  # place in the file, from 1; 0 where the file as a whole is meant
     pattern: PathPattern
-    reserved: str  # "1", "0", or "" for unset
+    verdict: str
+    ends: bool = True  # whether the first match speaks alone
 
 
 class TdmReservation:
-    """Reads `tdm-reservation` (1 = reserved, 0 = not; anything else is unset).
+    """Reads `tdm-reservation` (1 = reserved, 0 = not).
 
     The file `/.well-known/tdmrep.json` is a list of rules of which the first that matches the path speaks; a header
-    overrides it, a meta tag overrides both, and a carrier that is absent or unset overrides nothing.
+    overrides it, a meta tag overrides both, and a carrier that is absent overrides nothing. Any other value, or a file
+    that is no such list, is not understood: it overrides nothing either, and only a refusal weighs more.
     """
 
     kind = "tdmrep"
@@ -37,54 +44,67 @@ class TdmReservation:
         self._rules = BoundedCache(_CACHED_RULES)
 
     def read(self, page: Page) -> Signal:
-        """Returns deny where text and data mining is reserved, allow where it is not, unknown where it is unset."""
+        """Returns deny where text and data mining is reserved, allow where it is not, unknown where nothing speaks."""
+        said = []
         for signal in self._by_priority(page):
-            if signal is not None:
-                return signal
-        return Signal(self.kind)
+            said.append(signal)
+            if signal.verdict != NOT_UNDERSTOOD:
+                break
+        return strictest(self.kind, said)
 
-    def _by_priority(self, page: Page) -> Iterator[Signal | None]:
+    def _by_priority(self, page: Page) -> Iterator[Signal]:
         for carrier, values in (("meta", page.document.meta_tags), ("header", page.document.headers)):
-            yield self._signal(_strictest_value(values.get(PROPERTY, "")), carrier, values.get(PROPERTY, ""))
-        if self._files is not None and page.address is not None:
-            body = self._files.body(page.address.authority)
-            path = canonical_path(page.address.path_and_query)
-            for rule in self._rules_of(page.address.authority, body) if body is not None else ():
-                if rule.pattern.matches(path):
-                    yield self._signal(rule.reserved, "tdmrep.json", body, rule.number)
+            if PROPERTY in values:
+                value = values[PROPERTY]
+                yield self._signal(_strictest_value(value), carrier, value)
+        if self._files is None or page.address is None:
+            return
+        file = self._files.file(page.address.authority)
+        if file is None:
+            return
+        path = canonical_path(page.address.path_and_query)
+        for rule in self._rules_of(page.address.authority, file):
+            if rule.pattern.matches(path):
+                yield self._signal(rule.verdict, "tdmrep.json", file.stored, rule.number)
+                if rule.ends:
                     return
 
-    def _rules_of(self, authority: str, body: bytes) -> list[_Rule]:
+    def _rules_of(self, authority: str, file: HostFile) -> list[_Rule]:
         rules = self._rules.get(authority)
         if rules is None:
-            rules = _parse_rules(body)
+            rules = _parse_rules(file.body)
+            if not file.is_sound:
+                rules.insert(0, _Rule(0, PathPattern(_EVERYWHERE), NOT_UNDERSTOOD, ends=False))
             self._rules.put(authority, rules, 1 + len(rules))
         return rules
 
-    def _signal(self, value: str, carrier: str, content: str | bytes, rule: int = 0) -> Signal | None:
-        if value not in ("0", "1"):
-            return None
-        verdict = DENY if value == "1" else ALLOW
-        return Signal(self.kind, verdict, carrier, evidence(f"{PROPERTY}={value}", content), rule)
+    def _signal(self, verdict: str, carrier: str, content: str | bytes, rule: int = 0) -> Signal:
+        words = {ALLOW: f"{PROPERTY}=0", DENY: f"{PROPERTY}=1"}.get(verdict, "not understood")
+        return Signal(self.kind, verdict, carrier, evidence(words, content), rule)
 
 
 def _strictest_value(joined: str) -> str:
-    """Returns "1" where one of several joined values is 1, "0" where all of them are 0, else ""."""
-    values = {value.strip() for value in joined.split(",")}
-    return "1" if "1" in values else "0" if values == {"0"} else ""
+    """Returns the verdict of one or several joined values: one reservation reserves, one odd value is never consent."""
+    verdicts = {_VERDICTS.get(value.strip(), NOT_UNDERSTOOD) for value in joined.split(",")}
+    return next(verdict for verdict in (DENY, NOT_UNDERSTOOD, ALLOW) if verdict in verdicts)
 
 
 def _parse_rules(body: bytes) -> list[_Rule]:
-    """Returns the rules of a file in their order; what is not a rule with a location is passed over."""
+    """Returns the rules of a file in their order; what is not understood stands among them."""
     try:
-        entries = json.loads(body.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        return []
-    rules = []
-    for number, entry in enumerate(entries if isinstance(entries, list) else [], start=1):
-        location = entry.get("location") if isinstance(entry, dict) else None
-        if isinstance(location, str):
-            value = entry.get(PROPERTY)
-            reserved = str(value) if value in (0, 1) and isinstance(value, int) and not isinstance(value, bool) else ""
-            rules.append(_Rule(number, PathPattern(location), reserved))
-    return rules
+        entries = parse_json(body.decode("utf-8", "replace"), "tdmrep.json")
+    except JSONError:
+        entries = None
+    if not isinstance(entries, list):
+        return [_Rule(0, PathPattern(_EVERYWHERE), NOT_UNDERSTOOD)]
+    return [_rule(number, entry) for number, entry in enumerate(entries, start=1)]
+
+
+def _rule(number: int, entry: Any) -> _Rule:
+    location = entry.get("location") if isinstance(entry, dict) else None
+    pattern = PathPattern(location) if isinstance(location, str) else None
+    if pattern is None or not pattern.understood:
+        return _Rule(number, PathPattern(_EVERYWHERE), NOT_UNDERSTOOD, ends=False)
+    value = entry.get(PROPERTY)
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return _Rule(number, pattern, _VERDICTS.get(str(value), NOT_UNDERSTOOD) if is_whole else NOT_UNDERSTOOD)

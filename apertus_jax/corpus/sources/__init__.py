@@ -1,9 +1,10 @@
-"""Where documents come from: sources cut into units, and a streaming reader that no bad row can stop."""
+"""Sources of documents: cut into units, and read by a streaming reader that no bad row can stop."""
 
+from apertus_jax.corpus.sources.parts import Part, Unit
 from apertus_jax.corpus.sources.quarantine import QuarantinedRow, QuarantineReason
 from apertus_jax.corpus.sources.reading import concerns_file, read_unit
 from apertus_jax.corpus.sources.source import Limits, Source, describe_source, reader_versions
-from apertus_jax.corpus.sources.units import Part, Unit, plan_units
+from apertus_jax.corpus.sources.units import plan_units, unit_size
 
 __all__ = [
     "Limits",
@@ -17,4 +18,5 @@ __all__ = [
     "plan_units",
     "read_unit",
     "reader_versions",
+    "unit_size",
 ]

@@ -1,24 +1,24 @@
-"""From the bytes of a web page to its text, the tags that say something about consent, and the licences it links to."""
+"""HTML extraction: a page's text, the tags that say something about consent, and its licence links."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apertus_jax.corpus.sources import evidence
 from apertus_jax.corpus.sources.quarantine import QuarantineReason, Unusable
+from apertus_jax.corpus.web.page_encoding import decode_page
 
 if TYPE_CHECKING:
     from resiliparse.parse.html import ElementNode, HTMLTree
 
-MOST_REPLACED = 0.001  # share of characters that may be unreadable under the declared encoding
 # The parser compares every attribute of a tag with all others, the extractor walks up from every block.
-MOST_BLANKS_IN_TAG = 4_000
-MOST_NESTED_BLOCKS = 256
-MOST_LINKS = 64
-MOST_ANCESTORS = 512
+MAX_BLANKS_IN_TAG = 4_000
+MAX_NESTED_BLOCKS = 256
+MAX_LINKS = 64
+MAX_ANCESTORS = 512
 LONGEST_LINK = 2048
 _TAG = re.compile(r"""<[a-zA-Z](?:[^>"']++|"[^"]*+"|'[^']*+')*+""")
 _BLOCK = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
@@ -30,13 +30,11 @@ _COMMENTS = re.compile(r"\bcomments?\b|\bdisqus\b", re.IGNORECASE)
 # A declared licence often stands in a footer; a mere link to one there says nothing about the text.
 _NEVER_FROM = frozenset(("nav", "aside"))
 _BOILERPLATE = frozenset(("nav", "aside", "footer"))
-# The byte order mark beats every declaration.
-_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:
-    """What is kept of a web page."""
+    """Extracted web page: text, tags about consent, licence links."""
 
     text: str
     meta_tags: dict[str, str]
@@ -60,9 +58,9 @@ def read_page(body: bytes, charset: str, main_content: bool) -> Page:
     html = decode(body, charset, is_html=True)
     _check_attributes(html)
     # Nested blocks make only the search for the main content slow.
-    main_content = main_content and _nested_blocks(html) <= MOST_NESTED_BLOCKS
+    main_content = main_content and _nested_blocks(html) <= MAX_NESTED_BLOCKS
     tree = HTMLTree.parse(html)
-    options = {"preserve_formatting": True, "alt_texts": False}
+    options: dict[str, Any] = {"preserve_formatting": True, "alt_texts": False}
     text = extract_plain_text(tree, main_content=True, comments=False, **options) if main_content else ""
     if not text.strip():
         text = extract_plain_text(tree, main_content=False, **options)
@@ -70,29 +68,13 @@ def read_page(body: bytes, charset: str, main_content: bool) -> Page:
 
 
 def decode(body: bytes, charset: str, is_html: bool) -> str:
-    """Returns the characters of a body: by its byte order mark, the declared encoding, or what the bytes look like.
+    """Returns the characters of a body (see `decode_page`).
 
     Raises:
-      Unusable: none of them fits.
+      Unusable: it is in no encoding that anything suggests.
     """
-    from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
-
-    for mark, encoding in _MARKS:
-        if body.startswith(mark):
-            candidates = [encoding]
-            body = body[len(mark) :]
-            break
-    else:
-        declared = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
-        sniffed = detect_encoding(body, from_html_meta=is_html)
-        candidates = [encoding for encoding in (declared, sniffed, "utf-8") if encoding]
-    for encoding in candidates:
-        try:
-            return body.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
-            continue
-    text = body.decode(_first_known(candidates), errors="replace")
-    if text.count("\N{REPLACEMENT CHARACTER}") > MOST_REPLACED * len(text):
+    text = decode_page(body, charset, is_html)
+    if text is None:
         raise Unusable(QuarantineReason.INVALID_ENCODING, "the page is not in the encoding that it declares")
     return text
 
@@ -108,25 +90,14 @@ def _is_licence_parameter(parameters: str) -> bool:
     return bool(relations) and _LICENCE_RELATION.search(relations[0]) is not None
 
 
-def _first_known(encodings: list[str]) -> str:
-    """Returns the first encoding that Python has; UTF-8 always stands at the end or is implied."""
-    for encoding in encodings:
-        try:
-            b"".decode(encoding)
-        except LookupError:
-            continue
-        return encoding
-    return "utf-8"
-
-
 def _check_attributes(html: str) -> None:
     """Raises Unusable when one tag has thousands of attributes."""
-    if len(html) <= 2 * MOST_BLANKS_IN_TAG:
+    if len(html) <= 2 * MAX_BLANKS_IN_TAG:
         return
     for match in _TAG.finditer(html):
         start, stop = match.span()
-        if stop - start > 2 * MOST_BLANKS_IN_TAG and len(_BLANK.findall(html, start, stop)) > MOST_BLANKS_IN_TAG:
-            raise Unusable(QuarantineReason.PAGE_TOO_COMPLEX, f"a tag with more than {MOST_BLANKS_IN_TAG} attributes")
+        if stop - start > 2 * MAX_BLANKS_IN_TAG and len(_BLANK.findall(html, start, stop)) > MAX_BLANKS_IN_TAG:
+            raise Unusable(QuarantineReason.PAGE_TOO_COMPLEX, f"a tag with more than {MAX_BLANKS_IN_TAG} attributes")
 
 
 def _nested_blocks(html: str) -> int:
@@ -140,7 +111,9 @@ def _nested_blocks(html: str) -> int:
 
 def _all(tree: HTMLTree, selector: str) -> Sequence[ElementNode]:
     """Returns the elements that a selector picks; taking them one by one would count from the first each time."""
-    return tree.document.query_selector_all(selector)[:]
+    document = tree.document
+    assert document is not None  # of a tree that was parsed
+    return document.query_selector_all(selector)[:]
 
 
 def _meta_tags(tree: HTMLTree) -> dict[str, str]:
@@ -148,8 +121,9 @@ def _meta_tags(tree: HTMLTree) -> dict[str, str]:
     found = []
     for element in _all(tree, "meta[name], meta[property], meta[http-equiv]"):
         name = element.getattr("name") or element.getattr("property") or element.getattr("http-equiv") or ""
-        name, content = name.strip().lower(), (element.getattr("content") or "").strip()
-        if name and content and evidence.is_signal_meta_tag(name, content):
+        name, content = evidence.meta_tag_name(name), (element.getattr("content") or "").strip()
+        # An empty one counts: it is no consent to what it speaks of.
+        if name and evidence.is_signal_meta_tag(name, content):
             found.append((name, content))
     return evidence.join_values(found)
 
@@ -170,15 +144,15 @@ def _licence_links(tree: HTMLTree) -> tuple[str, ...]:
         if target not in found and not _stands_in(element, _NEVER_FROM if declares else _BOILERPLATE):
             found[target] = None
         looked_up += 1
-        if looked_up == MOST_LINKS:
+        if looked_up == MAX_LINKS:
             break
     return tuple(found)
 
 
 def _stands_in(element: ElementNode, tags: frozenset[str]) -> bool:
     """Returns whether an element stands inside one of these tags or among comments of readers."""
-    node = element.parent
-    for _ in range(MOST_ANCESTORS):
+    node: Any = element.parent
+    for _ in range(MAX_ANCESTORS):
         if node is None or node.tag in ("body", "html", "#document"):
             return False
         if node.tag in tags or _COMMENTS.search(f"{node.getattr('id') or ''} {node.getattr('class') or ''}"):

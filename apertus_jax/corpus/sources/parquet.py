@@ -1,4 +1,4 @@
-"""Reader of Parquet files: by row groups, in small batches, each column type checked before a row is read."""
+"""Parquet reader: by row groups, in small batches, each column type checked before a row is read."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
-from apertus_jax import artifacts
+from apertus_jax.corpus.sources.parts import Part
 from apertus_jax.corpus.sources.quarantine import QuarantinedRow, QuarantineReason, Unusable
 from apertus_jax.corpus.sources.rows import make_document
-from apertus_jax.corpus.sources.source import Source, locate
+from apertus_jax.corpus.sources.source import Source, column_key, locate
 from apertus_jax.corpus.sources.tables import Rows, attempt
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-    from apertus_jax.corpus.sources.units import Part
 
 ROWS_PER_BATCH = 256
 BYTES_PER_BATCH = 32 << 20
@@ -155,7 +155,12 @@ def _usable_columns(source: Source, schema: pyarrow.Schema) -> list[str]:
     text = found.value_type if pyarrow.types.is_dictionary(found) else found
     if not (pyarrow.types.is_string(text) or pyarrow.types.is_large_string(text)):
         raise Unusable(QuarantineReason.COLUMN_TYPE, f"column {source.text_field} is {text}, not string")
-    return [each for each in dict.fromkeys(source.columns) if schema.names.count(each) == 1]
+    about_consent = {*source.consent_columns, column_key(source.metadata_field)}
+    wanted = [each for each in dict.fromkeys(schema.names) if column_key(each) in about_consent]
+    for name in wanted:
+        if (count := schema.names.count(name)) > 1:  # of two columns of one name nobody can say which holds
+            raise Unusable(QuarantineReason.MISSING_COLUMN, f"{count} columns {name}")
+    return [each for each in dict.fromkeys((*source.columns, *wanted)) if schema.names.count(each) == 1]
 
 
 def _document(source: Source, file: str, row: int, today: str, fields: dict[str, Any] | Unusable) -> Any:
@@ -176,7 +181,7 @@ def _rows(table: Table, group: int, source: Source) -> Iterator[dict[str, Any] |
                 continue
             try:
                 yield from piece.to_pylist()
-            except UnicodeDecodeError:
+            except (ValueError, OverflowError):
                 yield from map(_decoded, _single_rows(piece))
 
 
@@ -186,6 +191,8 @@ def _decoded(row: pyarrow.RecordBatch) -> dict[str, Any] | Unusable:
         return row.to_pylist()[0]
     except UnicodeDecodeError as error:
         return Unusable(QuarantineReason.INVALID_ENCODING, f"not UTF-8 at byte {error.start}")
+    except (ValueError, OverflowError):
+        return Unusable(QuarantineReason.WRONG_TYPE, "a value that has no counterpart, such as a date beyond year 9999")
 
 
 def _single_rows(batch: pyarrow.RecordBatch) -> Iterator[pyarrow.RecordBatch]:

@@ -1,4 +1,4 @@
-"""Rows that cannot become documents: set aside with a reason from a closed list, never with their content."""
+"""Quarantine of rows that cannot become documents: a reason from a closed list, never the content."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LONGEST_DETAIL = 160
 
 
 class QuarantineReason(enum.StrEnum):
-    """Why a row, or the rest of a file, was set aside."""
+    """Reasons for setting aside a row, or the rest of a file."""
 
     # Of a file, or of all that is left of it.
     TRUNCATED_FILE = "truncated_file"

@@ -1,4 +1,4 @@
-"""Reading a unit: its documents, and in their place the rows that cannot become documents."""
+"""Unit reader: the documents of a unit, and in their place the rows that cannot become documents."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.sources import tables, web_archives
 from apertus_jax.corpus.sources.parquet import changed, read_parquet
+from apertus_jax.corpus.sources.parts import Part, Unit
 from apertus_jax.corpus.sources.quarantine import FILE_REASONS, QuarantinedRow, QuarantineReason
 from apertus_jax.corpus.sources.source import BUNDLED, Source, locate
 from apertus_jax.corpus.sources.streams import CheckedFile
-from apertus_jax.corpus.sources.units import Part, Unit
 from apertus_jax.errors import UserError
 
 # Repetitions lie close together, or in other files, where sorting finds them; memory stays flat.

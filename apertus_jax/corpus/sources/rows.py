@@ -1,23 +1,24 @@
-"""From the fields of a row to a document, or to the reason why there is none."""
+"""Row conversion: the fields of a row to a document, or to the reason why there is none."""
 
 from __future__ import annotations
 
 import datetime
-import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from apertus_jax.corpus.documents import DOCUMENT_ID, UNKNOWN_LANGUAGE, document_id
+from apertus_jax.corpus.documents import DOCUMENT_ID, HELD_OUT, UNKNOWN_LANGUAGE, document_id, source_folder_name
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.sources import evidence
+from apertus_jax.corpus.sources.declarations import consent_fields, licence_declaration, signal_pairs
 from apertus_jax.corpus.sources.quarantine import QuarantineReason, Unusable
-from apertus_jax.corpus.sources.source import Source
+from apertus_jax.corpus.sources.source import Source, column_key
+from apertus_jax.corpus.web.dates import parse_date
 from apertus_jax.corpus.web_addresses import parse_web_address
 
 LONGEST_FIELD = 1 << 14  # characters of an address, an identifier, all signals of one kind
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_DAY = re.compile(r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ].*|\d{6})?", re.DOTALL)
+_AFTER_DAY = re.compile(r"(?<=\d\d)[T ].*", re.DOTALL)
 
 
 def make_document(source: Source, file: str, row: int, today: str, fields: Mapping[str, Any]) -> RawDocument:
@@ -32,9 +33,13 @@ def make_document(source: Source, file: str, row: int, today: str, fields: Mappi
     Raises:
       Unusable: the row cannot become a document.
     """
-    text = fields.get(source.text_field)
+    text: Any = fields.get(source.text_field)
     check_text(text, source)
-    url = _string(fields, (source.url_field,)).strip()
+    consent = consent_fields(fields, source)
+    values_of: dict[str, list[Any]] = {}
+    for column, value in consent:
+        values_of.setdefault(column, []).append(value)
+    url = _address(values_of, column_key(source.url_field))
     if url:
         _check_url(url, source.identifier_schemes)
     given = _string(fields, ("document_id",))
@@ -49,11 +54,12 @@ def make_document(source: Source, file: str, row: int, today: str, fields: Mappi
         row=row,
         url=url,
         crawl_date=_crawl_date(fields, source, today),
-        licence=_string(fields, source.licence_fields) or source.licence,
+        licence=_licence(consent, source) or source.licence,
         language=_string(fields, source.language_fields) or source.language or UNKNOWN_LANGUAGE,
-        headers=_signals(fields, source.header_field, lambda name, _: evidence.is_signal_header(name)),
-        meta_tags=_signals(fields, source.meta_field, evidence.is_signal_meta_tag),
-        licence_links=_links(fields.get(source.licence_link_field), source.licence_link_field),
+        headers=_signals(values_of, source.header_field, evidence.header_name, evidence.is_signal_header),
+        meta_tags=_signals(values_of, source.meta_field, evidence.meta_tag_name, evidence.is_signal_meta_tag),
+        licence_links=_links(values_of, source.licence_link_field),
+        own_source=_own_source(fields, source),
     )
 
 
@@ -116,36 +122,57 @@ def _check_url(url: str, identifier_schemes: tuple[str, ...] | Any) -> None:
 
 
 def _crawl_date(fields: Mapping[str, Any], source: Source, today: str) -> str:
-    """Returns the day of a row, YYYY-MM-DD, or the source's."""
+    """Returns the day of a row (or the month or year, if it says no more), or the source's.
+
+    A month or a year is in the future only if its first day is.
+    """
     written = _string(fields, source.date_fields)
     if not written:
         return source.crawl_date
-    day = _calendar_day(written)
-    if day is None:
+    # What follows a day need not be a time: "2024-01-31 in the evening".
+    date = parse_date(written) or parse_date(_AFTER_DAY.sub("", written.strip()))
+    if date is None:
         raise Unusable(QuarantineReason.MALFORMED_DATE)
-    if day > today:
-        raise Unusable(QuarantineReason.FUTURE_DATE, f"{day} is after {today}")
-    return day
+    if date.text > today:
+        raise Unusable(QuarantineReason.FUTURE_DATE, f"{date.text} is after {today}")
+    return date.text
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _calendar_day(written: str) -> str | None:
-    """Returns the day of 2024-01-31, 20240131, of either with a time behind it, or None."""
-    match = _DAY.fullmatch(written.strip())
-    if match is None:
-        return None
-    try:
-        return datetime.date(*map(int, match.groups())).isoformat()
-    except ValueError:
-        return None
+def _own_source(fields: Mapping[str, Any], source: Source) -> str:
+    """Returns the source that a row names as the name of a folder, "" when it names none that can be one."""
+    # A column that is something else already (`text_field = 'source'`) names nothing.
+    if not source.source_field or source.source_field in (source.text_field, source.id_field, source.url_field):
+        return ""
+    name = source_folder_name(_string(fields, (source.source_field,)))
+    return "" if name == HELD_OUT else name
 
 
-def _signals(fields: Mapping[str, Any], column: str, keeps: Callable[[str, str], bool]) -> dict[str, str]:
-    """Returns the signals of a column of names and values, names in lower case."""
-    value = fields.get(column)
-    if not value:
+def _address(values_of: Mapping[str, Sequence[Any]], key: str) -> str:
+    """Returns the first address that a row gives; empty when it gives none."""
+    return _string({key: values_of[key][0]}, (key,)).strip() if key in values_of else ""
+
+
+def _licence(consent: Sequence[tuple[str, Any]], source: Source) -> str:
+    """Returns everything that a row declares as its licence."""
+    values = [each for each in consent if each[0] in source.licence_columns]
+    if not values:
+        return ""
+    declared = licence_declaration(values)
+    _check_field(declared, "licence")
+    return declared
+
+
+def _signals(
+    values_of: Mapping[str, Sequence[Any]],
+    column: str,
+    spell: Callable[[str], str],
+    keeps: Callable[[str, str], bool],
+) -> dict[str, str]:
+    """Returns the signals of a column of names and values, names in the spelling of `evidence`."""
+    values = [value for value in values_of.get(column_key(column), ()) if value]
+    if not values:
         return {}
-    pairs = [(name.strip().lower(), content) for name, content in _pairs(value, column)]
+    pairs = [(spell(name), content) for value in values for name, content in signal_pairs(value, column)]
     kept = evidence.join_values((name, content) for name, content in pairs if keeps(name, content))
     if sum(len(name) + len(content) for name, content in kept.items()) > LONGEST_FIELD:
         raise Unusable(QuarantineReason.FIELD_TOO_LONG, f"field {column} has more than {LONGEST_FIELD} characters")
@@ -155,30 +182,18 @@ def _signals(fields: Mapping[str, Any], column: str, keeps: Callable[[str, str],
     return kept
 
 
-def _pairs(value: Any, column: str) -> Iterator[tuple[str, str]]:
-    """Yields (name, value) of a mapping or of a list of pairs; a value may be a list; None says nothing."""
-    entries = value.items() if isinstance(value, Mapping) else value
-    if not isinstance(value, (Mapping, list, tuple)):
-        raise Unusable(QuarantineReason.WRONG_TYPE, f"field {column} is a {type(value).__name__}")
-    for entry in entries:
-        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
-            raise Unusable(QuarantineReason.WRONG_TYPE, f"field {column} is not a list of names and values")
-        for content in entry[1] if isinstance(entry[1], list) else [entry[1]]:
-            if content is None:
-                continue
-            if isinstance(content, bool) or not isinstance(content, (str, int)):
-                raise Unusable(QuarantineReason.WRONG_TYPE, f"field {column} holds a {type(content).__name__}")
-            yield entry[0], str(content)
-
-
-def _links(value: Any, column: str) -> tuple[str, ...]:
+def _links(values_of: Mapping[str, Sequence[Any]], column: str) -> tuple[str, ...]:
     """Returns the link targets of a row."""
-    if value is None:
+    values = values_of.get(column_key(column))
+    if not values:
         return ()
-    if isinstance(value, str) or not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-        raise Unusable(QuarantineReason.WRONG_TYPE, f"field {column} is not a list of strings")
-    for link in value:
+    found: list[str] = []
+    for value in values:
+        if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+            raise Unusable(QuarantineReason.WRONG_TYPE, f"field {column} is not a list of strings")
+        found += value
+    for link in found:
         _check_field(link, column)
-    if sum(map(len, value)) > LONGEST_FIELD:
+    if sum(map(len, found)) > LONGEST_FIELD:
         raise Unusable(QuarantineReason.FIELD_TOO_LONG, f"field {column} has more than {LONGEST_FIELD} characters")
-    return tuple(value)
+    return tuple(dict.fromkeys(found))

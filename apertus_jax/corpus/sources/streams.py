@@ -1,4 +1,4 @@
-"""Bytes of input files: digested while they are read, expanded within limits, cut into lines of bounded length."""
+"""Input streams: digested while read, decompressed within limits, cut into lines of bounded length."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.sources.quarantine import QuarantineReason
 from apertus_jax.corpus.sources.source import Limits
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 READ_BYTES = 1 << 20
 OUTPUT_BYTES = 1 << 18
@@ -21,7 +21,7 @@ ZSTANDARD_SLICE = 1 << 10  # a zstandard decoder cannot be told to stop, and one
 ZSTANDARD_WINDOW = 1 << 27
 GZIP_MAGIC = b"\x1f\x8b\x08"
 KEPT_BYTES = 4 << 20  # compressed bytes of a damaged gzip member that are searched for the beginning of the next
-MOST_RESUMPTIONS = 1000
+MAX_RESUMPTIONS = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _expand_gzip(file: CheckedFile, resumes: bool) -> Iterator[bytes | Damage]:
             output = decoder.decompress(taken, OUTPUT_BYTES)
         except zlib.error:
             failures, waiting, output = failures + 1, b"", b""
-            is_last = not resumes or failures > MOST_RESUMPTIONS
+            is_last = not resumes or failures > MAX_RESUMPTIONS
             if is_sound or is_last:
                 yield Damage(QuarantineReason.DAMAGED_FILE, "the gzip data are damaged", is_last)
             if is_last:

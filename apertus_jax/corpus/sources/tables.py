@@ -1,4 +1,4 @@
-"""Readers of rows: JSONL (plain, gzip, zstandard), Parquet, text files, and the bundled corpus."""
+"""Row readers: JSONL (plain, gzip, zstandard), Parquet, text files, and the bundled corpus."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import codecs
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.bundled import bundled_documents, bundled_versions
 from apertus_jax.corpus.documents import Document
 from apertus_jax.corpus.raw_document import RawDocument
+from apertus_jax.corpus.sources.parts import Part
 from apertus_jax.corpus.sources.quarantine import QuarantinedRow, QuarantineReason, Unusable
 from apertus_jax.corpus.sources.rows import make_document
 from apertus_jax.corpus.sources.source import BUNDLED, Source, locate
 from apertus_jax.corpus.sources.streams import CheckedFile, Damage, cut_lines, expand
-
-if TYPE_CHECKING:
-    from apertus_jax.corpus.sources.units import Part
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import JSONError, parse_json
 
 Rows = Iterator[RawDocument | QuarantinedRow]
 Made = TypeVar("Made")
 # Lists and objects of one row: each costs some 60 bytes of memory where the file needs two.
-MOST_JSON_CONTAINERS = 1_000_000
+MAX_JSON_CONTAINERS = 1_000_000
 
 
 def attempt(source: Source, file: str, row: int, make: Callable[..., Made], *arguments: Any) -> Made | QuarantinedRow:
@@ -72,22 +71,26 @@ def parse_line(line: bytes, is_first: bool = False) -> dict[str, Any]:
     """
     if is_first:
         line = line.removeprefix(codecs.BOM_UTF8)
-    if len(line) > MOST_JSON_CONTAINERS and line.count(b"[") + line.count(b"{") > MOST_JSON_CONTAINERS:
-        raise Unusable(QuarantineReason.JSON_TOO_COMPLEX, f"more than {MOST_JSON_CONTAINERS} lists and objects")
+    if len(line) > MAX_JSON_CONTAINERS and line.count(b"[") + line.count(b"{") > MAX_JSON_CONTAINERS:
+        raise Unusable(QuarantineReason.JSON_TOO_COMPLEX, f"more than {MAX_JSON_CONTAINERS} lists and objects")
     try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise Unusable(QuarantineReason.INVALID_ENCODING, f"not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise Unusable(QuarantineReason.INVALID_JSON, f"{error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise Unusable(QuarantineReason.JSON_TOO_COMPLEX, "lists or objects inside each other too deeply") from None
-    except ValueError:
-        # Python refuses to read whole numbers of thousands of digits.
-        raise Unusable(QuarantineReason.INVALID_JSON, "a number with too many digits") from None
+        row = parse_json(line, "row", allow_nan=True, allow_surrogates=True)
+    except JSONError as error:
+        raise _unusable_json(error.__cause__) from None
     if not isinstance(row, dict):
         raise Unusable(QuarantineReason.NOT_AN_OBJECT, f"found {type(row).__name__}")
     return row
+
+
+def _unusable_json(cause: BaseException | None) -> Unusable:
+    """Returns why a line is no JSON, without quoting it."""
+    if isinstance(cause, UnicodeDecodeError):
+        return Unusable(QuarantineReason.INVALID_ENCODING, f"not UTF-8 at byte {cause.start}")
+    if isinstance(cause, json.JSONDecodeError):
+        return Unusable(QuarantineReason.INVALID_JSON, f"{cause.msg} at character {cause.pos}")
+    if isinstance(cause, RecursionError):
+        return Unusable(QuarantineReason.JSON_TOO_COMPLEX, "lists or objects inside each other too deeply")
+    return Unusable(QuarantineReason.INVALID_JSON, "a number that is too long or too large")
 
 
 def read_text(source: Source, part: Part, today: str) -> Rows:

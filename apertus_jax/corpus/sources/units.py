@@ -1,4 +1,4 @@
-"""Units of work: pieces of sources with the digests of their content, the same for any number of workers."""
+"""Planning of units: sources cut into pieces with the digests of their content, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -7,74 +7,38 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
-from apertus_jax import artifacts
 from apertus_jax.corpus.sources import tables
 from apertus_jax.corpus.sources.parquet import Table
+from apertus_jax.corpus.sources.parts import Part, Unit
 from apertus_jax.corpus.sources.quarantine import QuarantineReason, Unusable
 from apertus_jax.corpus.sources.source import BUNDLED, Source, locate, source_files
 from apertus_jax.corpus.sources.streams import CheckedFile, Damage, expand
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
 
 TARGET_BYTES = 64 << 20
+# What `unit_size` aims at: enough units for the cores of one machine, none so small that its folders cost more than it.
+UNITS_OF_CORPUS, SMALLEST_UNIT, LARGEST_UNIT = 32, 1_000_000, 64_000_000
 WHOLE_FILE = "whole file"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of one file.
+def unit_size(sources: Sequence[Source]) -> int:
+    """Returns the size of units, in bytes of the files, that lets all cores of a machine work on a small corpus too.
 
-    Attributes:
-      file: relative to the source's root.
-      format: jsonl, parquet, warc, wet, text or bundled.
-      start, stop: bytes of a JSONL or other file, row groups of a Parquet file, documents of the bundled corpus.
-      first_row: number of its first row, from 1.
-      size: bytes that it takes in the file.
-      file_size: bytes of the whole file, so that one that grew is noticed.
-      digest: of its content.
-      defect: why it cannot be read at all, or nothing; `detail` says more.
+    It depends on the size of the files alone, never on the machine: the plan of a corpus is one wherever it is made.
+
+    Raises:
+      UserError: a source is missing or holds no documents.
     """
-
-    file: str
-    format: str
-    start: int
-    stop: int
-    first_row: int
-    size: int
-    file_size: int
-    digest: str
-    defect: str = ""
-    detail: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Unit:
-    """One task's share of a source: parts of files, in order."""
-
-    source_index: int
-    source: str
-    parts: tuple[Part, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes that the unit takes in its files."""
-        return sum(part.size for part in self.parts)
-
-    @property
-    def digest(self) -> str:
-        """The digest of everything that the unit says, the digests of its content included."""
-        return artifacts.digest_json(self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the unit as JSON values."""
-        return {**dataclasses.asdict(self), "parts": [dataclasses.asdict(part) for part in self.parts]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Unit:
-        """Returns the unit that `to_json` described."""
-        return cls(value["source_index"], value["source"], tuple(Part(**part) for part in value["parts"]))
+    total = 0
+    for source in sources:
+        if source.format == BUNDLED:
+            total += sum(len(document.text.encode()) for _, document in tables.numbered_bundled_documents())
+        else:
+            total += sum(locate(source, file).stat().length for file in source_files(source))
+    return min(max(total // UNITS_OF_CORPUS, SMALLEST_UNIT), LARGEST_UNIT)
 
 
 def plan_units(sources: Sequence[Source], target_bytes: int = TARGET_BYTES) -> list[Unit]:

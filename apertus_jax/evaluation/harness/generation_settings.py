@@ -1,4 +1,7 @@
-"""What a task asks of generation, read from the harness's keyword arguments (evaluation spec §2.1)."""
+"""Generation settings of a harness task, read from its keyword arguments.
+
+Source: docs/reference/evaluation_and_release.md §2.1.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ READ = ("until", "do_sample", "temperature", "top_k", "top_p", "min_new_tokens",
 
 @dataclasses.dataclass(frozen=True)
 class GenerationSettings:
-    """How to continue a context: at most `budget` tokens, ended before the first of the `until` strings."""
+    """Settings of one generation: at most `budget` tokens, ended before the first of the `until` strings."""
 
     until: tuple[str, ...]
     budget: int

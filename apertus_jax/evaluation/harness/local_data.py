@@ -1,4 +1,4 @@
-"""Documents of tasks from local files; no hub is asked when they are there (evaluation spec §2.5).
+"""Local data of harness tasks: files in place of a hub, which is not asked when they are there.
 
 Two ways: a task file of one's own with `dataset_path: json` and `dataset_kwargs.data_files` (paths relative to the task
 file), or a task that comes with lm_eval together with a folder `task_data` of local copies. For `dataset_path: A/B` and
@@ -6,19 +6,22 @@ file), or a task that comes with lm_eval together with a folder `task_data` of l
 names none. SPLIT is the split's name in the task file: test, validation, train.
 
 A folder of data may carry SOURCES.json, `{file name: {"licence", "source", "sha256"}}`; then each file is checked.
+
+Source: docs/reference/evaluation_and_release.md §2.5.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from apertus_jax.errors import UserError
+from apertus_jax.storage.json_reader import parse_json, read_json_object
 
 SOURCES_FILE = "SOURCES.json"
 JSON_SUFFIXES = (".jsonl", ".json")
@@ -85,17 +88,14 @@ def read_json_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: names the line that is not a JSON object.
     """
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        lines = [(1, text)]
-    else:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    content = path.read_bytes()
+    whole = path.suffix == ".json" and content.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
     rows: list[dict[str, Any]] = []
-    for number, line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number} is not JSON ({error}); mend the data file") from error
+    # Only a line feed ends a line: JSON may hold U+2028 and others of `splitlines` as they are.
+    for number, line in enumerate([content] if whole else content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        value = parse_json(line, f"{path} line {number}", allow_nan=True)
         rows += value if isinstance(value, list) else [value]
         if not all(isinstance(row, dict) for row in rows):
             raise UserError(f"{path} line {number} is not a JSON object; give one document a line")
@@ -111,10 +111,10 @@ def check_source(path: Path) -> None:
     record = path.parent / SOURCES_FILE
     if not record.exists():
         return
-    described = json.loads(record.read_text()).get(path.name)
-    if described is None:
+    described = read_json_object(record).get(path.name)
+    if not isinstance(described, Mapping):
         raise UserError(f"{path} is not described in {record}; add its licence, source and sha256")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != described["sha256"]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != described.get("sha256"):
         raise UserError(f"{path} has changed: its sha256 is not the one in {record}; restore it or describe it anew")
 
 

@@ -1,4 +1,7 @@
-"""Macro scores: plain means over leaves, a leaf being one benchmark in one language (evaluation spec §1.3)."""
+"""Macro scores: unweighted means over (benchmark, language) leaves.
+
+Source: docs/reference/evaluation_and_release.md §1.3.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -41,6 +44,7 @@ class LeafTable:
         dimensions = sorted({leaf.dimension for leaf in self.leaves})
         languages = sorted({leaf.language for leaf in self.leaves})
         groups = self.language_groups
+        named: list[tuple[str, str | None, Collection[str]]]
         named = [(f"language_group/{group}", None, groups[group]) for group in groups]
         named += [(f"dimension/{dimension}", dimension, languages) for dimension in dimensions]
         named += [(f"dimension_group/{d}.{group}", d, groups[group]) for group in groups for d in dimensions]

@@ -1,6 +1,8 @@
-"""Our models as the evaluation harness sees them: text in, log-likelihoods and text out (evaluation spec §2).
+"""lm-evaluation-harness adapter: log-likelihoods and generation from our models.
 
 This module imports lm_eval; `evaluate_tasks` imports it when it is needed. No torch is involved.
+
+Source: docs/reference/evaluation_and_release.md §2.
 """
 
 from __future__ import annotations
@@ -14,17 +16,20 @@ from jax.sharding import Mesh
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
-from apertus_jax import __version__, artifacts
+from apertus_jax import __version__
+from apertus_jax.checkpoints import open_model
 from apertus_jax.errors import UserError
+from apertus_jax.evaluation.execution import Execution
 from apertus_jax.evaluation.harness.generation_settings import GenerationSettings, cut_before, read_settings
+from apertus_jax.evaluation.harness.options import HarnessOptions
 from apertus_jax.evaluation.harness.tokenizer import END_OF_TURN, HarnessTokenizer
 from apertus_jax.evaluation.scoring import LikelihoodScorer, ScoringRequest
 from apertus_jax.inference import decoding_parameters, generate_tokens
 from apertus_jax.model.config import ModelConfig
-from apertus_jax.model_folder import KIND as MODEL_KIND
-from apertus_jax.model_folder import find_model, load_model
+from apertus_jax.model.parameters import abstract_parameters, count_parameters
 
-ADAPTER_VERSION = 1
+ADAPTER_VERSION = 2
+GENERATED_TOGETHER = 8
 TokenPair = tuple[tuple[str, str] | None, list[int], list[int]]
 _log = logging.getLogger(__name__)
 
@@ -45,12 +50,8 @@ class HarnessModel(TemplateLM):
         config: ModelConfig,
         params: Mapping[str, Any],
         tokenizer: HarnessTokenizer,
-        *,
-        max_length: int | None = None,
-        batch_tokens: int | None = None,
-        batch_size: int = 8,
-        add_bos: bool = True,
-        seed: int = 0,
+        options: HarnessOptions = HarnessOptions(),  # noqa: B008 (frozen)
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
         mesh: Mesh | None = None,
         identity: Mapping[str, Any] | None = None,
     ):
@@ -60,11 +61,8 @@ class HarnessModel(TemplateLM):
           config: the architecture.
           params: the plain parameter tree.
           tokenizer: with <s> or </s>, which stands for an empty context.
-          max_length: longest input; None means config.max_position_embeddings.
-          batch_tokens: about how many tokens one forward pass of scoring has; None means what suits the device.
-          batch_size: contexts continued together.
-          add_bos: put <s> in front of every context, as every document had it in training.
-          seed: of sampled generation.
+          options: longest input, what stands before a text, and the seed of sampled generation.
+          execution: how many contexts are continued together (None means 8), and how many tokens scored.
           mesh: devices for scoring; None means one device.
           identity: digests and the like, for `get_model_info`.
 
@@ -73,8 +71,11 @@ class HarnessModel(TemplateLM):
         """
         super().__init__()
         longest = config.max_position_embeddings
-        if max_length is not None and not 1 <= max_length <= longest:
-            raise UserError(f"max_length={max_length} must be between 1 and the model's context of {longest} tokens")
+        if options.max_length is not None and options.max_length > longest:
+            raise UserError(
+                f"HarnessOptions.max_length = {options.max_length} must be between 1 and the model's context of "
+                f"{longest} tokens"
+            )
         if len(tokenizer) > config.vocab_size:
             raise UserError(
                 f"the tokenizer in {tokenizer.folder} has {len(tokenizer)} tokens but the model's vocab_size is "
@@ -84,37 +85,48 @@ class HarnessModel(TemplateLM):
             raise UserError(f"the tokenizer in {tokenizer.folder} has no </s>, which ends a generated text")
         self.tokenizer = tokenizer
         self.truncated = 0
-        self._config, self._params, self._decoding_params = config, params, None
-        self._max_length = longest if max_length is None else max_length
-        self._scorer = LikelihoodScorer(config, params, mesh, self._max_length, batch_tokens)
-        self._batch_size, self._add_bos, self._seed = batch_size, add_bos, seed
+        self._config, self._params = config, params
+        self._decoding_params: dict[str, Any] | None = None
+        self._options = options
+        self._max_length = longest if options.max_length is None else options.max_length
+        self._scorer = LikelihoodScorer(config, params, mesh, self._max_length, execution.batch_tokens)
+        self._batch_size = execution.batch_size or GENERATED_TOGETHER
         self._identity = dict(identity or {})
         self._mesh_shape = {} if mesh is None else dict(mesh.shape)
         self._chat = False
 
     @classmethod
-    def open(cls, folder: epath.PathLike, **settings: Any) -> HarnessModel:
-        """Returns the model of a run folder or model folder; `settings` are those of the constructor.
+    def open(
+        cls,
+        folder: epath.PathLike,
+        options: HarnessOptions = HarnessOptions(),  # noqa: B008 (frozen)
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
+        mesh: Mesh | None = None,
+        step: int | None = None,
+    ) -> HarnessModel:
+        """Returns the model of a run folder, a step of it, or a model folder; the rest as in the constructor.
 
         Raises:
-          UserError: no finished model, or one without a fitting tokenizer.
+          UserError: no such model, or one without a fitting tokenizer.
         """
-        root = find_model(folder)
-        config, params = load_model(root)
-        tokenizer = HarnessTokenizer.of_model(root, config.vocab_size)
-        manifest = artifacts.read_manifest(root, MODEL_KIND)
-        trained_with = manifest["inputs"].get("tokenizer")
+        opened = open_model(folder, step)
+        root, params = opened.place, opened.load()
+        tokenizer = HarnessTokenizer.of_model(opened)
+        trained_with = opened.inputs.get("tokenizer")
         if trained_with not in (None, tokenizer.digest):
             raise UserError(
                 f"{root} was trained with the tokenizer {trained_with}, but the one beside it is {tokenizer.digest}; "
                 "put the model's own tokenizer back"
             )
-        return cls(config, params, tokenizer, **{"identity": {"model_sha": manifest["digest"]}, **settings})
+        identity = {"model_sha": opened.identity["model"], **({} if step is None else {"step": step})}
+        return cls(opened.config, params, tokenizer, options, execution, mesh, identity=identity)
 
     @property
     def eot_token_id(self) -> int:
         """The id of </s>."""
-        return self.tokenizer.eos_token_id
+        end = self.tokenizer.eos_token_id
+        assert end is not None  # by the constructor
+        return end
 
     @property
     def prefix_token_id(self) -> int:
@@ -136,7 +148,7 @@ class HarnessModel(TemplateLM):
         """Returns the ids of a text; by default with <s> in front, unless the text begins with it already."""
         if add_special_tokens is None:
             prefix = self.tokenizer.decode([self.prefix_token_id], skip_special_tokens=False)
-            add_special_tokens = self._add_bos and not string.startswith(prefix)
+            add_special_tokens = self._options.add_bos and not string.startswith(prefix)
         return self.tokenizer.encode(string, add_special_tokens)
 
     def loglikelihood(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
@@ -151,11 +163,13 @@ class HarnessModel(TemplateLM):
     def loglikelihood_rolling(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[float]:
         """Returns the log-likelihood of each whole text, every token predicted once with as much context as fits.
 
+        What stands before the first token is decided by `rolling_prefix`.
+
         Raises:
           UserError: logits that are not finite.
         """
         texts = [request.args[0] for request in requests]
-        tokens = [self.tok_encode(text) for text in texts]
+        tokens = [self._encode_text(text) for text in texts]
         scored = self._scorer.score_rolling_texts(tokens, self.prefix_token_id, progress=not disable_tqdm)
         for text, answer in zip(texts, scored, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), answer.log_likelihood)
@@ -176,7 +190,7 @@ class HarnessModel(TemplateLM):
             if settings.budget >= self.max_length:
                 raise UserError(
                     f"task {_task(request)} wants {settings.budget} new tokens, but the model's context is "
-                    f"{self.max_length}; lower max_gen_toks (evaluate_tasks.max_gen_toks) or use a longer context"
+                    f"{self.max_length}; lower max_gen_toks (HarnessOptions.max_gen_toks) or use a longer context"
                 )
             groups.setdefault(settings, []).append(number)
         texts = [""] * len(requests)
@@ -212,16 +226,23 @@ class HarnessModel(TemplateLM):
     def get_model_info(self) -> dict[str, Any]:
         """Returns what the results say of the model."""
         return {
-            "model_num_parameters": self._config.num_parameters,
+            "model_num_parameters": count_parameters(abstract_parameters(self._config)),
             "model_dtype": self._config.compute_dtype,
             "model_revision": __version__,
             "adapter_version": ADAPTER_VERSION,
             "tokenizer_digest": self.tokenizer.digest,
             "max_length": self.max_length,
-            "add_bos": self._add_bos,
+            "add_bos": self._options.add_bos,
+            "rolling_prefix": self._options.rolling_prefix,
             "mesh": self._mesh_shape,
             **self._identity,
         }
+
+    def _encode_text(self, text: str) -> list[int]:
+        tokens = self.tok_encode(text)
+        # Rolling windows begin with the prefix token, so it is none of the text's own, as in `_encode_request`.
+        one = self._options.rolling_prefix == "one" and tokens[:1] == [self.prefix_token_id]
+        return tokens[1:] if one else tokens
 
     def _encode_request(self, request: Instance) -> TokenPair:
         context, continuation = request.args
@@ -268,8 +289,8 @@ class HarnessModel(TemplateLM):
         self, contexts: Sequence[str], names: Sequence[str], numbers: Sequence[int], settings: GenerationSettings
     ) -> list[str]:
         prompts = [self.tok_encode(context) for context in contexts]
-        room = self.max_length - settings.budget
-        self._warn_of_truncation(names, [len(prompt) for prompt in prompts], room)
+        longest_prompt = self.max_length - settings.budget
+        self._warn_of_truncation(names, [len(prompt) for prompt in prompts], longest_prompt)
         for name, prompt in zip(names, prompts, strict=True):
             if not prompt:
                 raise UserError(f"{name} has an empty prompt; evaluate with add_bos, which begins it with <s>")
@@ -287,7 +308,7 @@ class HarnessModel(TemplateLM):
         continuations = generate_tokens(
             self._config,
             self._decoding_params,
-            [prompt[-room:] for prompt in prompts],
+            [prompt[-longest_prompt:] for prompt in prompts],
             max_new_tokens=settings.budget,
             min_new_tokens=settings.min_new_tokens,
             temperature=settings.temperature,
@@ -295,7 +316,7 @@ class HarnessModel(TemplateLM):
             top_p=settings.top_p,
             # Only ends of text may wait for min_new_tokens; the strings of `until` are then cut out afterwards.
             stop_tokens=[*ends, *([] if settings.min_new_tokens else self._stopping_tokens(settings.until))],
-            seed=self._seed,
+            seed=self._options.seed,
             row_seeds=numbers,
             batch_size=self._batch_size,
             is_finished=holds_a_stop if settings.until else None,
@@ -307,15 +328,15 @@ class HarnessModel(TemplateLM):
         """Returns ids whose own text holds a whole stop string: after one of them nothing of the text is kept."""
         return [token for token, text in enumerate(self.tokenizer.token_texts) if any(stop in text for stop in until)]
 
-    def _warn_of_truncation(self, names: Sequence[str], lengths: Sequence[int], room: int) -> None:
-        longer = [place for place, length in enumerate(lengths) if length > room]
+    def _warn_of_truncation(self, names: Sequence[str], lengths: Sequence[int], longest_prompt: int) -> None:
+        longer = [place for place, length in enumerate(lengths) if length > longest_prompt]
         if longer:
             self.truncated += len(longer)
             _log.warning(
                 "%d of %d requests are longer than the %d tokens that fit and lost their beginning, first %s with %d",
                 len(longer),
                 len(lengths),
-                room,
+                longest_prompt,
                 names[longer[0]],
                 lengths[longer[0]],
             )

@@ -1,4 +1,4 @@
-"""The results of tasks for people: a table in the terminal and an HTML page."""
+"""Task results as a table in the terminal and an HTML page."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from rich.console import Console
-from rich.table import Table
 
-from apertus_jax.reporting import HtmlReport, bar_plot, interval_plot
+from apertus_jax.reports.axes import Axis
+from apertus_jax.reports.html_report import HtmlReport
+from apertus_jax.reports.row_charts import bar_chart, interval_chart
+from apertus_jax.terminal.tables import show_line, show_table
 
 SHOWN_SAMPLES = 5
 # Two standard errors on either side: the 95 % interval of a mean of many documents.
@@ -54,32 +55,30 @@ def result_rows(results: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
-def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
+def print_table(results: Mapping[str, Any]) -> None:
     """Shows the results in the terminal."""
-    console = Console() if console is None else console
-    table = Table(title="Tasks (± standard error)")
-    for name in ("task", "documents", "shots", "metric", "value", "±"):
-        left = name in ("task", "metric")
-        table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
-    previous = None
+    cells, previous = [], None
     for row in result_rows(results):
         first = row.task != previous
-        table.add_row(
-            row.task if first else "",
-            f"{row.documents:,}" if first and row.documents is not None else "",
-            str(row.shots) if first and row.shots is not None else "",
-            row.metric if row.filter == "none" else f"{row.metric} ({row.filter})",
-            f"{row.value:,.4g}",
-            "" if row.error is None else f"{row.error:.2g}",
+        cells.append(
+            (
+                row.task if first else "",
+                f"{row.documents:,}" if first and row.documents is not None else "",
+                str(row.shots) if first and row.shots is not None else "",
+                row.metric if row.filter == "none" else f"{row.metric} ({row.filter})",
+                f"{row.value:,.4g}",
+                "" if row.error is None else f"{row.error:.2g}",
+            )
         )
         previous = row.task
-    console.print(table)
+    columns = ("task", "documents", "shots", "metric", "value", "±")
+    show_table(columns, cells, "Tasks (± standard error)", right=("documents", "shots", "value", "±"))
     for name, metrics in results["macros"]["scores"].items():
-        console.print(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+        show_line(f"{name}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
     if results.get("consumed_tokens") is not None:
-        console.print(f"after {results['consumed_tokens']:,} training tokens")
+        show_line(f"after {results['consumed_tokens']:,} training tokens")
     if results["config"].get("truncated_requests"):
-        console.print(f"{results['config']['truncated_requests']:,} contexts were too long and lost their beginning")
+        show_line(f"{results['config']['truncated_requests']:,} contexts were too long and lost their beginning")
 
 
 def write_report(path: epath.PathLike, results: Mapping[str, Any], samples: Mapping[str, Any], run: str) -> None:
@@ -89,14 +88,15 @@ def write_report(path: epath.PathLike, results: Mapping[str, Any], samples: Mapp
     accuracies = [row for row in rows if row.metric == "acc" and row.error is not None]
     if accuracies:
         report.heading("Accuracy")
-        errors = [STANDARD_ERRORS * row.error for row in accuracies]
+        errors = [STANDARD_ERRORS * row.error for row in accuracies if row.error is not None]
         report.figure(
-            interval_plot(
+            interval_chart(
+                "Accuracy by task",
                 [row.task for row in accuracies],
                 [row.value for row in accuracies],
                 [row.value - error for row, error in zip(accuracies, errors, strict=True)],
                 [row.value + error for row, error in zip(accuracies, errors, strict=True)],
-                x_label="accuracy, 95 % interval over documents",
+                x=Axis("accuracy, with 95 % interval over documents"),
             )
         )
     report.heading("All figures")
@@ -123,7 +123,7 @@ def write_report(path: epath.PathLike, results: Mapping[str, Any], samples: Mapp
     report.heading("Settings")
     facts = {**results["config"], "consumed_tokens": results.get("consumed_tokens")}
     facts["lm_eval"] = results["lm_eval_version"]
-    report.table(("setting", "value"), [(name, str(value)) for name, value in facts.items()])
+    report.facts((name, str(value)) for name, value in facts.items())
     report.write(path)
 
 
@@ -132,7 +132,9 @@ def _add_macros(report: HtmlReport, macros: Mapping[str, Any]) -> None:
     scores = macros["scores"]
     if scores:
         named = [(name, metrics["acc"]) for name, metrics in scores.items() if "acc" in metrics]
-        report.figure(bar_plot([name for name, _ in named], [value for _, value in named], x_label="acc"))
+        if named:
+            names, values = [name for name, _ in named], [value for _, value in named]
+            report.figure(bar_chart("Macro accuracy", names, values, x=Axis("accuracy", low=0.0, high=1.0)))
         table = [(name, metric, value) for name, metrics in scores.items() for metric, value in metrics.items()]
         report.table(("macro", "metric", "value"), table)
     else:

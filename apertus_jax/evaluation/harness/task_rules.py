@@ -1,17 +1,20 @@
-"""What a task file from a stranger may say: data only, nothing that runs (evaluation spec §2.5).
+"""Rules for task files from strangers: data only, nothing that runs.
 
 The harness's task files can name Python functions, datasets that are scripts, metrics that are downloaded programs and
 templates that reach into Python objects. A file is read here as plain YAML nodes, before the harness sees it, and every
 such thing is refused with its file and line. Templates are also rendered in a sandbox later (`task_loading`), because
 what a template does can depend on the documents.
+
+Source: docs/reference/evaluation_and_release.md §2.5.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -36,11 +39,19 @@ REFUSED_KEYS = {
     "unsafe_code": "decides whether generated code is run",
     "use_prompt": "loads prompts from another file or library",
 }
+# What a task may tell the `datasets` library: which local files, and how plain data in them is written. Others choose
+# folders to write to, servers, or how values are made into objects.
+DATASET_ARGUMENTS = frozenset(
+    ("data_files", "data_dir", "field", "columns", "column_names", "names", "header", "sep", "delimiter", "quotechar")
+    + ("encoding", "sample_by", "keep_linebreaks", "trust_remote_code")
+)
 # What a group may say about a task that its folder does not define: nothing that feeds other data to its functions.
 HARMLESS_FOR_OTHERS = {
     *("group", "group_alias", "task", "task_alias", "tag", "metadata", "num_fewshot", "include"),
     *("aggregate_metric_list", "repeats", "alias", "weight_by_size"),
 }
+DEEPEST_INCLUDES = 50
+MAX_BYTES = 1 << 22
 STANDARD_TAGS = "tag:yaml.org,2002:"
 UNSAFE_TAGS = "tag:yaml.org,2002:python"
 HOW_TO_ALLOW = "read it, and allow it with evaluate_tasks.allow_code = True if you trust it"
@@ -101,28 +112,44 @@ def read_with_includes(root: Path, paths: Sequence[Path]) -> dict[Path, yaml.Nod
       UserError: a file is not YAML, or an included file is missing.
     """
     documents: dict[Path, yaml.Node] = {}
-    pending = list(paths)
-    while pending:
-        path = pending.pop(0)
+
+    def read(path: Path, including: tuple[Path, ...]) -> None:
         if path in documents:
-            continue
+            return
         documents[path] = _compose(path)
-        for _, included in _includes(documents[path]):
+        for line, included in _includes(documents[path]):
             target = path.parent / included
-            if _is_below(target, root):
-                if not target.exists():
-                    raise UserError(f"{path} includes {included}, which does not exist")
-                pending.append(target)
+            if not _is_below(target, root):
+                continue  # refused by `_check_node`
+            if not target.exists():
+                raise UserError(f"{path} line {line} includes {included}, which does not exist")
+            if target.resolve() in (each.resolve() for each in (*including, path)):
+                raise UserError(
+                    f"{path} line {line} includes {included}, which includes it in turn; remove one of the two"
+                )
+            if len(including) > DEEPEST_INCLUDES:
+                raise UserError(f"{path} line {line} includes {included}, the last of more than {DEEPEST_INCLUDES}")
+            read(target, (*including, path))
+
+    for path in paths:
+        read(path, ())
     return documents
 
 
 def _compose(path: Path) -> yaml.Node:
+    """Returns the YAML tree of a file."""
+    if not path.is_file():
+        raise UserError(f"{path} is no file, so it cannot be a task file; remove it")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path} has {path.stat().st_size:,} bytes, too many for a task file; remove it")
     try:
-        node = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        node = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply; mend the task file") from error
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "is no text in UTF-8"
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "is no text in UTF-8"
         raise UserError(f"{path}{where} is not YAML ({problem}); mend the task file") from error
     if not isinstance(node, yaml.MappingNode):
         raise UserError(f"{path} is not a mapping of settings; mend the task file")
@@ -140,7 +167,10 @@ def _check_node(path: Path, root: Path, node: yaml.Node) -> Iterator[Refusal]:
             yield Refusal(path, line, f"has the tag {each.tag} {value}, which runs code")
         if isinstance(each, yaml.MappingNode):
             for key, value in each.value:
-                yield from _check_pair(path, key, value)
+                if isinstance(key, yaml.ScalarNode):
+                    yield from _check_pair(path, key, value)
+                else:
+                    yield Refusal(path, key.start_mark.line + 1, "has a list or mapping as a name")
         elif isinstance(each, yaml.ScalarNode) and ("{{" in each.value or "{%" in each.value):
             yield from (Refusal(path, line, reason) for reason in template_refusals(each.value))
 
@@ -159,6 +189,11 @@ def _check_pair(path: Path, key: yaml.Node, value: yaml.Node) -> Iterator[Refusa
         for each in _walk(value):
             if isinstance(each, yaml.ScalarNode) and ("://" in each.value or "::" in each.value):
                 yield Refusal(path, each.start_mark.line + 1, f"reads {each.value}; give a local copy")
+    elif name == "dataset_kwargs":
+        for argument, _ in value.value if isinstance(value, yaml.MappingNode) else ():
+            if isinstance(argument, yaml.ScalarNode) and argument.value not in DATASET_ARGUMENTS:
+                where = argument.start_mark.line + 1
+                yield Refusal(path, where, f"gives the dataset {argument.value}, which is none of the plain settings")
     elif name in ("storage_options", "filesystem"):
         yield Refusal(path, line, f"has {name}, which opens other file systems")
 
@@ -188,6 +223,8 @@ def template_refusals(template: str) -> list[str]:
         tree = jinja2.sandbox.SandboxedEnvironment().parse(template)
     except jinja2.TemplateSyntaxError as error:
         return [f"has a template that is no Jinja: {error.message}"]
+    except RecursionError:
+        return ["has a template that is nested too deeply"]
     reasons = []
     for node in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem, jinja2.nodes.Filter, jinja2.nodes.Name)):
         name = _accessed_name(node)
@@ -201,7 +238,7 @@ def template_refusals(template: str) -> list[str]:
     return reasons
 
 
-def _accessed_name(node: jinja2.nodes.Node) -> object:
+def _accessed_name(node: Any) -> object:
     import jinja2.nodes
 
     if isinstance(node, jinja2.nodes.Getattr):
@@ -267,14 +304,50 @@ def _is_below(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def local_files(kwargs: Mapping[str, object], base: Path) -> dict[str, object]:
-    """Returns dataset arguments whose data_files and data_dir are absolute, read relative to the task file's folder."""
+def with_local_files(config: Any, task_file: Path, roots: Sequence[Path] | None) -> Any:
+    """Returns a task's or group's settings with data_files and data_dir absolute, relative to the task file's folder.
 
-    def absolute(value: object) -> object:
+    Args:
+      config: settings as read; those of the members of a group are inside.
+      task_file: where they stand.
+      roots: folders that data may lie in, after links; None for everywhere, for those who are trusted.
+
+    Raises:
+      UserError: data outside these folders.
+    """
+    if isinstance(config, Mapping):
+        return {
+            name: _absolute_arguments(value, task_file, roots)
+            if name == "dataset_kwargs" and isinstance(value, Mapping)
+            else with_local_files(value, task_file, roots)
+            for name, value in config.items()
+        }
+    return [with_local_files(each, task_file, roots) for each in config] if isinstance(config, list) else config
+
+
+def _absolute_arguments(kwargs: Mapping[str, Any], task_file: Path, roots: Sequence[Path] | None) -> dict[str, Any]:
+    def absolute(value: Any) -> Any:
         if isinstance(value, str):
-            return value if "://" in value else str(base / value)
+            return value if "://" in value else _files_of(task_file.parent / value, task_file, roots)
         if isinstance(value, Mapping):
             return {name: absolute(each) for name, each in value.items()}
-        return [absolute(each) for each in value] if isinstance(value, (list, tuple)) else value
+        if not isinstance(value, (list, tuple)):
+            return value
+        found = [absolute(each) for each in value]
+        return [path for each in found for path in (each if isinstance(each, list) else [each])]
 
     return {name: absolute(value) if name in ("data_files", "data_dir") else value for name, value in kwargs.items()}
+
+
+def _files_of(place: Path, task_file: Path, roots: Sequence[Path] | None) -> str | list[str]:
+    """Returns a file or folder, or the files of a pattern, all of them below the roots."""
+    pattern = glob.has_magic(str(place))
+    found = sorted(glob.glob(str(place), recursive=True)) if pattern else [str(place)]
+    below = [str(each) for each in place.rglob("*")] if not pattern and place.is_dir() else []
+    for path in [*found, *below]:
+        if roots is not None and not any(_is_below(Path(path), root) for root in roots):
+            raise UserError(
+                f"{task_file} reads {path}, which lies outside its folder; put the data beside the task file, or give "
+                f"its folder as evaluate_tasks.task_data"
+            )
+    return found if pattern else str(place)

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder as the harness wants it: boundary tokens, chat template, digest."""
+"""Harness tokenizer of a model folder: boundary tokens, chat template, digest."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax.artifacts import digest_json
+from apertus_jax.checkpoints import OpenedModel
 from apertus_jax.errors import UserError
-from apertus_jax.model_folder import TOKENIZER_FILE, check_tokenizer, tokenizer_folder
+from apertus_jax.model.model_folder import TOKENIZER_FILE, check_tokenizer
+from apertus_jax.storage.artifacts import digest_json
+from apertus_jax.storage.json_reader import JSONError, read_json_object
 
 BOUNDARY_TOKENS = {"bos": "<s>", "eos": "</s>", "pad": "<pad>"}
 END_OF_TURN = "<|assistant_end|>"
@@ -42,12 +44,16 @@ class HarnessTokenizer:
         path = self.folder / TOKENIZER_FILE
         if not path.exists():
             raise UserError(f"{path} does not exist; give a model that was saved with its tokenizer")
+        try:
+            self.digest = digest_json(read_json_object(path))
+        except JSONError as error:
+            raise UserError(f"{path} is damaged ({error}); save the model with its tokenizer again") from error
         serialized = path.read_text()
         try:
-            self.digest = digest_json(json.loads(serialized))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}); save the model with its tokenizer again") from error
-        self._library = tokenizers.Tokenizer.from_str(serialized)
+            self._library = tokenizers.Tokenizer.from_str(serialized)
+        except Exception as error:  # the library raises plain exceptions, and panics of its own class
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is no tokenizer ({reason}); save the model with its tokenizer again") from error
         self._library.no_padding()
         self._library.no_truncation()
         companions = [_read_json(self.folder / name) for name in COMPANION_FILES]
@@ -58,16 +64,18 @@ class HarnessTokenizer:
         self.chat_template = template.read_text() if template.exists() else companions[1].get("chat_template")
 
     @classmethod
-    def of_model(cls, model: epath.PathLike, vocab_size: int) -> HarnessTokenizer:
-        """Returns the tokenizer of a model folder.
+    def of_model(cls, model: OpenedModel) -> HarnessTokenizer:
+        """Returns the tokenizer of a model.
 
         Raises:
           UserError: the model has none, or one with ids outside its vocabulary.
         """
-        folder = tokenizer_folder(model)
+        folder = model.tokenizer
         if folder is None:
-            raise UserError(f"{model} has no tokenizer, so it cannot read tasks; save the model with its tokenizer")
-        check_tokenizer(folder, vocab_size)
+            raise UserError(
+                f"{model.place} has no tokenizer, so it cannot read tasks; save the model with its tokenizer"
+            )
+        check_tokenizer(folder, model.config.vocab_size)
         return cls(folder)
 
     def __len__(self) -> int:
@@ -142,14 +150,13 @@ class HarnessTokenizer:
 def _compile_chat_template(template: str) -> Any:
     import jinja2
     import jinja2.ext
-    import jinja2.sandbox
+
+    from apertus_jax.evaluation.harness.template_sandbox import LimitedSandbox
 
     def refuse(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
+    environment = LimitedSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     environment.globals["raise_exception"] = refuse
     # A date in the prompt would make two evaluations differ.
@@ -161,8 +168,8 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        return read_json_object(path)
+    except JSONError as error:
         raise UserError(f"{path} is damaged ({error}); save the model with its tokenizer again") from error
 
 

@@ -1,6 +1,6 @@
-"""The report by language: how well each is modelled, what its tokens cost, and how unequal the languages are."""
+"""Multilingual report: bits per byte, token costs and inequality by language."""
 
-from apertus_jax.evaluation.languages.command import languages
 from apertus_jax.evaluation.languages.inequality import gini, lorenz_curve
+from apertus_jax.evaluation.languages.languages_command import languages
 
 __all__ = ["gini", "languages", "lorenz_curve"]

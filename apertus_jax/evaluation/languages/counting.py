@@ -1,4 +1,4 @@
-"""What tokens are made of: bytes, characters and whitespace words, token by token, so that any cut can be summed."""
+"""Bytes, characters and words per token, so that any cut of a text can be summed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from apertus_jax.data.tokenizer import Tokenizer
-from apertus_jax.evaluation.intervals import BLOCK_TOKENS, FEWEST_DOCUMENTS
+from apertus_jax.data.tokenizer.bpe import Tokenizer
+from apertus_jax.evaluation.intervals import BLOCK_TOKENS, MIN_DOCUMENTS
 
 TOKENS, WORDS, CHARACTERS, BYTES, NATS = range(5)
 WORD = re.compile(r"\S+")
@@ -35,11 +35,12 @@ class Passage:
 def count_tokens(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     """Returns float64[n, 4]: per token 1, the words and characters that begin in it, and its bytes.
 
-    A word is what lies between white space; special tokens have no text. `ids` must spell whole characters.
+    A word is what lies between white space; personal-data markers are text, other special tokens are none. `ids` must
+    spell whole characters.
     """
     ids = np.asarray(ids)
     lengths = tokenizer.token_byte_lengths[ids].astype(np.int64)
-    text = tokenizer.decode_bytes(ids, skip_special_tokens=True).decode()
+    text = tokenizer.decode_bytes(ids[lengths > 0]).decode()
     points = np.frombuffer(text.encode("utf-32-le"), "<u4")
     sizes = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
     starts = np.cumsum(sizes) - sizes  # the byte at which each character begins
@@ -56,7 +57,7 @@ def whole_characters(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
     """Returns the beginning of a text, int32[n], without those last ids that spell only a part of a character."""
     while len(ids):
         try:
-            tokenizer.decode_bytes(ids, skip_special_tokens=True).decode()
+            tokenizer.decode_bytes(ids[tokenizer.token_byte_lengths[ids] > 0]).decode()
             break
         except UnicodeDecodeError:
             ids = ids[:-1]
@@ -64,8 +65,11 @@ def whole_characters(tokenizer: Tokenizer, ids: np.ndarray) -> np.ndarray:
 
 
 def with_losses(counts: np.ndarray, losses: np.ndarray | None) -> np.ndarray:
-    """Returns float64[n, 5]: the counts beside the nats of each token, which are NaN without a model."""
-    nats = np.full(len(counts), np.nan) if losses is None else np.asarray(losses, np.float64)
+    """Returns float64[n, 5]: the counts beside the nats of each token, which are NaN without a model.
+
+    Tokens without text cost nothing, see `bits_per_byte`.
+    """
+    nats = np.full(len(counts), np.nan) if losses is None else np.where(counts[:, BYTES] > 0, losses, 0.0)
     return np.concatenate([counts, nats[:, None]], axis=1)
 
 
@@ -77,7 +81,7 @@ def resampling_units(passages: Sequence[np.ndarray]) -> tuple[np.ndarray, str]:
     Args:
       passages: float64[n, 5] of each passage, as `with_losses` gives it.
     """
-    if len(passages) >= FEWEST_DOCUMENTS:
+    if len(passages) >= MIN_DOCUMENTS:
         return np.stack([each.sum(axis=0) for each in passages]), "passages"
     blocks = [each[i : i + BLOCK_TOKENS].sum(axis=0) for each in passages for i in range(0, len(each), BLOCK_TOKENS)]
     return np.stack(blocks), f"blocks of {BLOCK_TOKENS} tokens"

@@ -1,4 +1,4 @@
-"""Figures of each language and of groups of languages, with bootstrap intervals."""
+"""Per-language metrics and those of groups of languages, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from apertus_jax.evaluation.bits_per_byte import BITS_PER_NAT, bits_per_byte
 from apertus_jax.evaluation.intervals import Estimate, ratio_interval, resampled
 from apertus_jax.evaluation.languages.counting import (
     BYTES,
@@ -23,9 +24,10 @@ from apertus_jax.evaluation.languages.inequality import gini, resource_class
 from apertus_jax.evaluation.languages.store_texts import HELD_OUT_TEXT, TRAINING_TEXT, UNKNOWN_TEXT
 
 BITS_PER_BYTE = "bits_per_byte"
-# Figure → (numerator, denominator, factor): corpus ratios, not means of ratios (evaluation spec §2.2, §4).
+# Figure → (numerator, denominator, factor): corpus ratios, not means of ratios
+# (docs/reference/evaluation_and_release.md §2.2, §4).
 RATIOS = {
-    BITS_PER_BYTE: (NATS, BYTES, 1 / math.log(2)),
+    BITS_PER_BYTE: (NATS, BYTES, BITS_PER_NAT),
     "fertility": (TOKENS, WORDS, 1.0),
     "tokens_per_character": (TOKENS, CHARACTERS, 1.0),
     "bytes_per_token": (BYTES, TOKENS, 1.0),
@@ -62,7 +64,8 @@ class LanguageFigures:
 
     def value(self, name: str) -> float | None:
         """Returns the estimate of a figure without its interval."""
-        return None if self.ratios[name] is None else self.ratios[name].value
+        estimate = self.ratios[name]
+        return None if estimate is None else estimate.value
 
 
 def ratio_estimate(numerators: np.ndarray, denominators: np.ndarray, seed: int) -> Estimate | None:
@@ -126,7 +129,7 @@ def _of_language(
         text=text,
         ratios=ratios,
         bits_per_byte_by_text={
-            origin: float(sums[NATS] / math.log(2) / sums[BYTES])
+            origin: bits_per_byte(sums[NATS], sums[BYTES])
             for origin, sums in totals.items()
             if not np.isnan(sums[NATS])
         },
@@ -156,9 +159,9 @@ def group_figures(rows: Sequence[LanguageFigures], attribute: str, seed: int) ->
         groups.setdefault(getattr(row, attribute), []).append(row)
     entries = []
     for name, members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        shares = [row.share for row in members]
+        shares = [row.share for row in members if row.share is not None]
         entry: dict[str, Any] = {"name": name, "languages": len(members)}
-        entry["share"] = None if None in shares else float(sum(shares))
+        entry["share"] = float(sum(shares)) if len(shares) == len(members) else None
         for cost in COSTS:
             values = known(members, cost)
             if values:
@@ -172,7 +175,7 @@ def group_figures(rows: Sequence[LanguageFigures], attribute: str, seed: int) ->
 
 def known(rows: Sequence[LanguageFigures], name: str) -> list[float]:
     """Returns the values of a figure for the languages that have it."""
-    return [row.value(name) for row in rows if row.ratios[name] is not None]
+    return [estimate.value for row in rows if (estimate := row.ratios[name]) is not None]
 
 
 def inequality(

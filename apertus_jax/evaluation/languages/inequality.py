@@ -1,4 +1,4 @@
-"""How unequal languages are: Gini, Lorenz curve, worst decile, rank correlation, classes by share of training text."""
+"""Inequality of languages: Gini, Lorenz curve, worst decile, rank correlation, classes by training share."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def resource_class(share: float | None) -> str:
 
 
 def gini(costs: Sequence[float] | np.ndarray) -> float:
-    """Returns Σᵢ Σⱼ |cᵢ − cⱼ| / (2 n² μ) of float[n] ≥ 0 (evaluation spec §4): 0 when all are equal.
+    """Returns Σᵢ Σⱼ |cᵢ − cⱼ| / (2 n² μ) of float[n] ≥ 0: 0 when all are equal.
 
     Computed from the sorted values in O(n log n). All zero means equal.
+
+    Source: docs/reference/evaluation_and_release.md §4.
 
     Raises:
       UserError: no value, or a negative or infinite one.

@@ -1,7 +1,8 @@
-"""Texts from files: a folder of translations as FLORES has it, documents of any kind, or the sample that is bundled."""
+"""Parallel texts: FLORES-style folders, documents of any kind, or the bundled sample."""
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import json
 import re
@@ -10,9 +11,11 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
-from apertus_jax.data.document_inputs import read_inputs, resolve_inputs
+from apertus_jax.data.store.document_inputs import read_inputs, resolve_inputs
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import parse_json
+from apertus_jax.storage.listing import regular_file
 
 SAMPLE = "sample"
 SAMPLE_FILE = epath.Path(__file__).parent / "data" / "parallel_sample.json"
@@ -41,20 +44,18 @@ class TextSet:
     digest: str
 
 
-def read_texts(location: str, aligned: bool | None = None, most_lines: int | None = None) -> TextSet:
+def read_texts(location: str, aligned: bool | None = None, max_lines: int | None = None) -> TextSet:
     """Reads texts of many languages.
 
     Args:
       location: `sample`; a folder of files `<lang_Script>.devtest`, `.dev`, `.txt` (one text per line) or `.jsonl`
         (rows with `text` and perhaps `id`); or documents as `tokenize` takes them, each with its language.
       aligned: whether lines are translations of each other; None means that they are when every language has the same.
-      most_lines: only the first so many lines of each language; None means all.
+      max_lines: only the first N lines of each language; None means all.
 
     Raises:
       UserError: nothing there, a file with an unknown name, an unreadable line, or lines that cannot be aligned.
     """
-    if most_lines is not None and most_lines < 1:
-        raise UserError(f"languages.most_lines={most_lines} must be at least 1")
     if location == SAMPLE:
         content = json.loads(SAMPLE_FILE.read_text())
         texts = {language: _numbered(lines) for language, lines in content["lines"].items()}
@@ -63,11 +64,11 @@ def read_texts(location: str, aligned: bool | None = None, most_lines: int | Non
         texts, note, may_align = {language: _read_lines(path) for language, path in files}, "", True
     else:
         texts, note, may_align = _read_documents(location), "documents, not lines that translate each other", False
-    if most_lines is not None:
-        texts = {language: dict(list(lines.items())[:most_lines]) for language, lines in texts.items()}
+    if max_lines is not None:
+        texts = {language: dict(list(lines.items())[:max_lines]) for language, lines in texts.items()}
     different = _why_not_aligned(texts) if may_align else note
     if aligned and different:
-        raise UserError(f"{location} cannot be taken as translations: {different}; bind languages.aligned = None")
+        raise UserError(f"{location} cannot be taken as translations: {different}; bind LanguageOptions.aligned = None")
     is_aligned = not different if aligned is None else aligned
     return TextSet(location, texts, is_aligned, different or note, artifacts.digest_json(texts))
 
@@ -122,7 +123,7 @@ def _read_lines(path: epath.Path) -> dict[str, str]:
       UserError: not UTF-8, not JSON, no text, or an `id` twice.
     """
     try:
-        lines = path.read_bytes().decode().splitlines() if path.suffix == ".jsonl" else path.read_text().split("\n")
+        lines = regular_file(path).read_bytes().removeprefix(codecs.BOM_UTF8).decode().split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}); convert it") from error
     texts: dict[str, str] = {}
@@ -140,9 +141,9 @@ def _read_lines(path: epath.Path) -> dict[str, str]:
 
 def _json_line(path: epath.Path, number: int, line: str) -> tuple[str, str]:
     try:
-        row: Any = json.loads(line)
+        row: Any = parse_json(line, f"{path}:{number}")
         text = row["text"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path}:{number} is not a JSON object with a text ({error!r}); correct the line") from error
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{path}:{number} has the text {text!r}; give words, or remove the line")

@@ -1,4 +1,7 @@
-"""Translations compared: tokens and nats that the same sentences cost in each language (evaluation spec §4)."""
+"""Token and information parity: what the same sentences cost in each language.
+
+Source: docs/reference/evaluation_and_release.md §4.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,9 @@ from apertus_jax.evaluation.intervals import Estimate, resampled
 from apertus_jax.evaluation.languages.counting import BYTES, CHARACTERS, NATS, TOKENS, WORDS, Passage
 from apertus_jax.evaluation.languages.figures import RATIOS, ratio_estimate
 from apertus_jax.evaluation.languages.inequality import gini, lorenz_curve
+from apertus_jax.evaluation.languages.options import BYTE, CHARACTER, LINE, WORD
 
-LINE = "line"
-UNIT_COLUMNS = {"word": WORDS, "character": CHARACTERS, "byte": BYTES}
-UNITS = (LINE, *UNIT_COLUMNS)
+UNIT_COLUMNS = {WORD: WORDS, CHARACTER: CHARACTERS, BYTE: BYTES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Parity:
       language: its label.
       tokens: of all lines.
       cost: tokens per unit.
-      premium: tokens over those of the baseline for the same lines; above 1 is dearer.
+      premium: tokens over those of the baseline for the same lines; above 1 is dearer. None where that has no token.
       information_parity: nats of the baseline over those of this language; below 1 is worse. None without model.
       bits_per_byte: of these lines; None without model.
     """
@@ -35,7 +37,7 @@ class Parity:
     language: str
     tokens: int
     cost: float
-    premium: Estimate
+    premium: Estimate | None
     information_parity: Estimate | None
     bits_per_byte: Estimate | None
 
@@ -52,7 +54,7 @@ def check_baseline(languages: Collection[str], baseline: str) -> None:
     """Raises UserError when the baseline is not among the languages."""
     if baseline not in languages:
         raise UserError(
-            f"the parallel texts have no {baseline} to set parity against; bind languages.baseline to one of "
+            f"the parallel texts have no {baseline} to set parity against; bind LanguageOptions.baseline to one of "
             f"{', '.join(sorted(languages)[:8])}"
         )
 
@@ -98,7 +100,7 @@ def fairness(sums: Mapping[str, np.ndarray], units: str, seed: int) -> dict[str,
     scripts: dict[str, list[float]] = {}
     for language, cost in costs.items():
         scripts.setdefault(language.partition("_")[2], []).append(cost)
-    least, greatest = min(costs, key=costs.get), max(costs, key=costs.get)
+    least, greatest = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
     return {
         "unit": units,
         "languages": len(costs),

@@ -1,19 +1,22 @@
-"""Tables, pictures and the page of the report by language."""
+"""Language report: tables, plots and the HTML page."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from etils import epath
 
-from apertus_jax.reporting import HtmlReport, bar_plot, interval_plot
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from apertus_jax.reports.axes import Axis
+from apertus_jax.reports.chart import GREY, Chart
+from apertus_jax.reports.html_report import HtmlReport
+from apertus_jax.reports.line_chart import Line, line_chart
+from apertus_jax.reports.row_charts import bar_chart, interval_chart
+from apertus_jax.reports.scatter_chart import Points, scatter_chart
+from apertus_jax.reports.units import SHARE
+from apertus_jax.terminal.tables import show_fields, show_line, show_table
 
 ESTIMATES = ("bits_per_byte", "fertility", "tokens_per_character", "bytes_per_token")
 LABELS = {
@@ -26,7 +29,7 @@ LABELS = {
     "resource_class": "means of resource classes",
 }
 PARITY_ESTIMATES = ("premium", "information_parity", "bits_per_byte")
-SCRIPTS_COLOURED = 9
+SCRIPTS_COLORED = 8
 SCRIPTS_DRAWN = 60
 ROWS_IN_TERMINAL = 10
 
@@ -113,30 +116,24 @@ def summary_lines(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def print_summary(results: Mapping[str, Any]) -> None:
     """Shows the summary, the resource classes and the largest scripts in the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(title="Languages (95 % intervals)", show_header=False)
-    for name, value in summary_lines(results):
-        table.add_row(name, value)
-    console.print(table)
-    groups = Table(title="Groups, means over languages")
-    for name in ("", "languages", "share", "bits per byte", "fertility", "Gini of bits per byte"):
-        groups.add_column(name, justify="right" if name else "left")
+    show_fields([(f"  {name}", value) for name, value in summary_lines(results)], "Languages (95 % intervals)")
+    columns = ("", "languages", "share", "bits per byte", "fertility", "Gini of bits per byte")
+    rows = []
     for entry in [*results["resource_classes"], *results["scripts"][:ROWS_IN_TERMINAL]]:
         cost, fertility = entry["bits_per_byte"], entry["fertility"]
-        groups.add_row(
-            entry["name"],
-            f"{entry['languages']:,}",
-            "–" if entry["share"] is None else f"{entry['share']:.2%}",
-            f"{cost['value']:.3f}" if cost else "–",
-            f"{fertility['value']:.2f}" if fertility else "–",
-            f"{cost['gini']:.3f}" if cost else "–",
+        rows.append(
+            (
+                entry["name"],
+                f"{entry['languages']:,}",
+                "–" if entry["share"] is None else f"{entry['share']:.2%}",
+                f"{cost['value']:.3f}" if cost else "–",
+                f"{fertility['value']:.2f}" if fertility else "–",
+                f"{cost['gini']:.3f}" if cost else "–",
+            )
         )
-    console.print(groups)
+    show_table(columns, rows, "Groups, means over languages", right=columns[1:])
     for note in results["notes"][:-1]:
-        console.print(note, highlight=False)
+        show_line(note)
 
 
 def write_report(path: epath.PathLike, results: Mapping[str, Any], subject: str) -> None:
@@ -144,7 +141,8 @@ def write_report(path: epath.PathLike, results: Mapping[str, Any], subject: str)
     page = HtmlReport("Languages", f"measured: {subject}")
     for note in results["notes"]:
         page.note(note)
-    page.table(("figure", "value"), summary_lines(results))
+    page.note(f"Bits per byte: {results['bits_per_byte_is']}.")
+    page.facts(summary_lines(results))
     _add_share(page, results)
     _add_groups(page, results)
     if results["parallel"]:
@@ -162,7 +160,7 @@ def write_report(path: epath.PathLike, results: Mapping[str, Any], subject: str)
         )
         for row in sorted(results["languages"], key=_worst_first)
     ]
-    page.text(aligned_text(columns, rows), summary=f"{len(rows)} languages, the most bits per byte first")
+    page.table(columns, rows, summary=f"{len(rows)} languages, the most bits per byte first")
     page.write(path)
 
 
@@ -177,11 +175,11 @@ def _add_share(page: HtmlReport, results: Mapping[str, Any]) -> None:
         return
     page.heading("Bits per byte against the share of training tokens")
     page.note(
-        "One point per language, coloured by script; full points are held-out text, hollow ones text of the training "
-        "sources. The axis is logarithmic; languages without training text are not on it."
+        "One point for each language, coloured by script; full points are held-out text, hollow ones text of the "
+        "training sources. Languages without training text are not shown."
     )
-    largest = [entry["name"] for entry in results["scripts"]][:SCRIPTS_COLOURED]
-    page.figure(share_plot(rows, largest))
+    largest = [entry["name"] for entry in results["scripts"]][:SCRIPTS_COLORED]
+    page.figure(share_chart(rows, largest))
     page.text("\n".join(results["summary"]["worst_decile"]["languages"]), summary="the worst decile, worst first")
 
 
@@ -212,17 +210,13 @@ def _add_groups(page: HtmlReport, results: Mapping[str, Any]) -> None:
         ]
         drawn = [entry for entry in entries if entry["bits_per_byte"]][:SCRIPTS_DRAWN]
         if drawn:
-            parts = [[entry["bits_per_byte"][part] for entry in drawn] for part in ("value", "lower", "upper")]
-            names_drawn = [f"{entry['name']} ({entry['languages']})" for entry in drawn]
-            page.figure(interval_plot(names_drawn, *parts, x_label="bits per byte, mean over languages"))
-        if kind == "scripts":
-            page.text(aligned_text(columns, [tuple(map(_cell, row)) for row in rows]), summary=f"{len(rows)} scripts")
-        else:
-            page.table(columns, rows)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+            values, lower, upper = (
+                [entry["bits_per_byte"][part] for entry in drawn] for part in ("value", "lower", "upper")
+            )
+            names_drawn = [f"{entry['name'] or 'unknown'} ({entry['languages']})" for entry in drawn]
+            label = Axis("bits per byte, mean over languages")
+            page.figure(interval_chart(f"Bits per byte {title.lower()}", names_drawn, values, lower, upper, x=label))
+        page.table(columns, rows, summary=f"{len(rows)} scripts" if kind == "scripts" else None)
 
 
 def _add_parity(page: HtmlReport, parallel: Mapping[str, Any]) -> None:
@@ -232,21 +226,21 @@ def _add_parity(page: HtmlReport, parallel: Mapping[str, Any]) -> None:
         f"Texts: {parallel['texts']}, {fairness['lines']} lines in {fairness['languages']} languages. "
         f"{parallel['note']}"
     )
-    page.table(
-        ("figure", "value"),
+    page.facts(
         [
             (f"tokenizer-fairness Gini (tokens per {fairness['unit']})", figure_text(fairness["gini"])),
             ("between means of scripts", fairness["gini_between_scripts"]),
             ("cheapest", f"{fairness['least']['language']} {fairness['least']['cost']:.3f}"),
             ("dearest", f"{fairness['greatest']['language']} {fairness['greatest']['cost']:.3f}"),
             ("dearest over cheapest", fairness["greatest_over_least"]),
-        ],
+        ]
     )
     rows = sorted(parallel["languages"], key=lambda row: -row["premium"]["value"])
     names = [row["language"] for row in rows[:SCRIPTS_DRAWN]]
     premiums = [row["premium"]["value"] for row in rows[:SCRIPTS_DRAWN]]
-    page.figure(bar_plot(names, premiums, f"tokens over those of {parallel['baseline']}"))
-    page.figure(lorenz_plot(fairness["lorenz"]))
+    baseline = Axis(f"tokens over those of {parallel['baseline']}")
+    page.figure(bar_chart("Price of the same sentences", names, premiums, baseline))
+    page.figure(lorenz_chart(fairness["lorenz"]))
     columns = ("language", "tokens", f"per {fairness['unit']}", "premium", "information parity", "bits per byte")
     table = [
         (
@@ -257,56 +251,45 @@ def _add_parity(page: HtmlReport, parallel: Mapping[str, Any]) -> None:
         )
         for row in rows
     ]
-    page.text(aligned_text(columns, table), summary=f"{len(table)} languages, the dearest first")
+    page.table(columns, table, summary=f"{len(table)} languages, the dearest first")
 
 
-def aligned_text(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table in characters, the first column to the left, the others to the right."""
-    widths = [max(map(len, each)) for each in zip(columns, *rows, strict=True)]
-    lines = []
-    for row in (columns, *rows):
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join((row[0].ljust(widths[0]), *cells[1:])))
-    return "\n".join(lines)
-
-
-def share_plot(rows: Sequence[Mapping[str, Any]], scripts: Sequence[str]) -> Figure:
+def share_chart(rows: Sequence[Mapping[str, Any]], scripts: Sequence[str]) -> Chart:
     """Draws bits per byte against the share of training tokens; the given scripts have colours, the others are grey."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.2))
-    axes = figure.subplots()
-    for place, script in enumerate([*scripts, None]):
-        colour = "#bbbbbb" if script is None else f"C{place}"
+    groups = []
+    for place, script in enumerate([None, *scripts]):
+        color = GREY if script is None else place - 1
         chosen = [row for row in rows if (row["script"] not in scripts if script is None else row["script"] == script)]
+        name = "other scripts" if script is None else script or "unknown script"
         for seen in (True, False):
             points = [row for row in chosen if (row["text"] == "training") == seen]
-            axes.scatter(
-                [row["share"] for row in points],
-                [row["bits_per_byte"]["value"] for row in points],
-                s=14,
-                facecolors="none" if seen else colour,
-                edgecolors=colour,
-                linewidths=0.8,
-            )
-        axes.scatter([], [], s=14, color=colour, label=script or "other scripts")
-    axes.set_xscale("log")
-    axes.set_xlabel("share of training tokens")
-    axes.set_ylabel("bits per byte")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=7, ncols=math.ceil((len(scripts) + 1) / 5))
-    return figure
+            if points:
+                groups.append(
+                    Points(
+                        name,
+                        [row["share"] for row in points],
+                        [row["bits_per_byte"]["value"] for row in points],
+                        [row["language"] for row in points],
+                        color,
+                        hollow=seen,
+                    )
+                )
+                name = ""  # once in the legend
+    return scatter_chart(
+        "Bits per byte by language",
+        groups,
+        Axis("share of training tokens", SHARE, scale="log"),
+        Axis("bits per byte"),
+        height=360,
+    )
 
 
-def lorenz_plot(curve: Sequence[Sequence[float]]) -> Figure:
+def lorenz_chart(curve: Sequence[Sequence[float]]) -> Chart:
     """Draws (share of languages, share of the cost) beside the line of equality."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 3.2))
-    axes = figure.subplots()
-    axes.plot(*curve, linewidth=1.3)
-    axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.8, linestyle="dotted")
-    axes.set_xlabel("share of languages, cheapest first")
-    axes.set_ylabel("share of all tokens")
-    axes.grid(alpha=0.3)
-    return figure
+    x, y = curve
+    return line_chart(
+        "Who pays how much (Lorenz curve)",
+        [Line("this tokenizer", x, y), Line("all pay the same", [0.0, 1.0], [0.0, 1.0], color=GREY, dash=1)],
+        Axis("share of languages, cheapest first", SHARE, low=0.0, high=1.0),
+        Axis("share of all tokens", SHARE, low=0.0, high=1.0),
+    )

@@ -1,15 +1,15 @@
-"""What the figures of all languages come to: the content of results.json."""
+"""Language results: the content of results.json."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from apertus_jax.data import TokenStore
+from apertus_jax.data.provenance.language_shares import names_language
 from apertus_jax.evaluation.languages.counting import Passage
 from apertus_jax.evaluation.languages.figures import (
     BITS_PER_BYTE,
@@ -41,7 +41,7 @@ def summarize(rows: Sequence[LanguageFigures], seed: int) -> dict[str, Any]:
     mean difference held out − training.
     """
     found: dict[str, Any] = {
-        "languages": len(rows),
+        "languages": sum(names_language(row.language) for row in rows),
         "scripts": len({row.script for row in rows}),
         "tokens": sum(row.tokens for row in rows),
     }
@@ -56,7 +56,7 @@ def summarize(rows: Sequence[LanguageFigures], seed: int) -> dict[str, Any]:
     judged = [row for row in rows if row.ratios[BITS_PER_BYTE] is not None]
     if not judged:
         return found
-    worst = [judged[place] for place in worst_decile([row.value(BITS_PER_BYTE) for row in judged])]
+    worst = [judged[place] for place in worst_decile(known(judged, BITS_PER_BYTE))]
     found["worst_decile"] = dataclasses.asdict(mean_over_languages(known(worst, BITS_PER_BYTE), seed)) | {
         "languages": [row.language for row in worst]
     }
@@ -96,7 +96,7 @@ def parallel_results(
     seed: int,
 ) -> dict[str, Any] | None:
     """Returns fairness and parity on translations; None without any."""
-    if not passages:
+    if not passages or texts is None:
         return None
     sums = line_sums(passages, counted)
     rows = compare(sums, baseline, units, seed)
@@ -145,12 +145,3 @@ def describe(row: LanguageFigures) -> dict[str, Any]:
     described = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.name != "ratios"}
     ratios = {name: value and dataclasses.asdict(value) for name, value in row.ratios.items()}
     return described | {"bits_per_byte_by_text": dict(row.bits_per_byte_by_text)} | ratios
-
-
-def without_nan(value: Any) -> Any:
-    """Returns JSON values with None in place of NaN, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {name: without_nan(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The texts of a token store, a bounded draw of each language, held-out documents told from training ones."""
+"""Texts of a token store: a bounded sample of each language, held-out apart from training."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ from collections.abc import Iterator
 import numpy as np
 
 from apertus_jax.data import TokenSource, TokenStore
-from apertus_jax.data.token_store import HELD_OUT
+from apertus_jax.data.store.token_store import HELD_OUT
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.languages.counting import Passage, whole_characters
+from apertus_jax.evaluation.languages.options import LanguageOptions
 
 HELD_OUT_TEXT, TRAINING_TEXT, UNKNOWN_TEXT = "held out", "training", "unknown"
 
 
-def store_passages(
-    store: TokenStore, trained_on_it: bool, tokens_per_language: int, tokens_per_document: int, seed: int
-) -> list[Passage]:
-    """Draws documents of every language, held-out and training ones each until they have so many tokens.
+def store_passages(store: TokenStore, trained_on_it: bool, options: LanguageOptions) -> list[Passage]:
+    """Draws documents of every language, held-out and training ones each until they have `tokens_per_language` tokens.
 
     Args:
       store: the token store.
       trained_on_it: whether the model was trained on this store; if not, no text is known to be seen or unseen.
-      tokens_per_language: at most so many of one language, twice: held out and training.
-      tokens_per_document: of a longer document only the beginning is taken.
-      seed: of the order in which documents are drawn.
+      options: how many tokens, and the seed of the order in which documents are drawn.
 
     Raises:
-      UserError: a limit below 1, or no text at all.
+      UserError: no text at all.
     """
-    for name, value in (("tokens_per_language", tokens_per_language), ("tokens_per_document", tokens_per_document)):
-        if value < 1:
-            raise UserError(f"languages.{name}={value} must be at least 1")
     trained = (TRAINING_TEXT, store.training_sources)
     parts = [(HELD_OUT_TEXT, [HELD_OUT] if store.has_held_out else []), trained]
     passages: list[Passage] = []
     for origin, names in parts:
         left: dict[str, int] = {}
         for name in names:
-            for language, number, length in drawn_documents(store.source(name), tokens_per_document, seed):
-                length = min(length, left.setdefault(language, tokens_per_language))
+            for language, number, length in drawn_documents(
+                store.source(name), options.tokens_per_document, options.seed
+            ):
+                length = min(length, left.setdefault(language, options.tokens_per_language))
                 if length < 1:
                     continue
                 ids = store.source(name).document(number)[1:-1]

@@ -1,23 +1,23 @@
-"""Which share of the training tokens each language has."""
+"""Training share of each language, in tokens."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
 
 from apertus_jax.data import TokenStore
+from apertus_jax.data.provenance.recorded_stream import FROM_SAMPLE, phases_of, recorded_history
 from apertus_jax.errors import UserError
-
-MIXTURE_FILE, FINISHED_FILE = "mixture.json", "finished.json"
+from apertus_jax.storage.json_reader import read_json
+from apertus_jax.storage.run_folder import FINISHED_FILE, MIXTURE_FILE, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """What a run folder tells about its data: the resolved mixture, and how many samples were consumed."""
+    """Data record of a run: the resolved mixture, and how many samples were consumed."""
 
     mixture: Mapping[str, Any]
     samples: int
@@ -25,38 +25,53 @@ class RunRecord:
     @property
     def store_digests(self) -> set[str]:
         """Digests of the token stores that the run read."""
-        return {source["store_digest"] for source in self.mixture["sources"]}
+        return {source["store_digest"] for phase in phases_of(self.mixture) for source in phase["sources"]}
 
     def source_weights(self) -> dict[str, float]:
-        """Returns samples drawn from each source of the store, by the rates of the stages that the run went through."""
-        blend = self.mixture["blend"]
-        source_of = {entry["name"]: entry["source"] for entry in self.mixture["sources"]}
+        """Returns the tokens drawn from each source of the store, by the rates of what the run went through: its
+        orders, one after another, and the stages of each."""
+        phases = phases_of(self.mixture)
         weights: dict[str, float] = {}
-        for stage in blend.get("stages", [blend]):
-            start = stage.get("start", 0)
-            left = max(self.samples - start, 0)
-            length = left if stage["length"] is None else min(stage["length"], left)
-            for name, rate in (stage.get("realised_rates") or stage["rates"]).items():
-                weights[source_of[name]] = weights.get(source_of[name], 0.0) + rate * length
+        for phase, following in zip(phases, [*phases[1:], None], strict=True):
+            stop = self.samples if following is None else min(following[FROM_SAMPLE], self.samples)
+            for source, samples in _samples_by_source(phase, phase[FROM_SAMPLE], stop).items():
+                weights[source] = weights.get(source, 0.0) + samples * phase.get("sequence_length", 1)
         return weights
 
 
-def read_run_record(run: epath.PathLike) -> RunRecord | None:
-    """Returns the record of a run folder; None for a model folder by itself.
+def _samples_by_source(phase: Mapping[str, Any], first: int, stop: int) -> dict[str, float]:
+    """Returns how many of the samples first .. stop-1 each source of the store gave, by the rates of one order."""
+    blend = phase["blend"]
+    source_of = {entry["name"]: entry["source"] for entry in phase["sources"]}
+    samples: dict[str, float] = {}
+    for stage in blend.get("stages", [blend]):
+        start = stage.get("start", 0)
+        end = stop if stage["length"] is None else min(start + stage["length"], stop)
+        length = max(end - max(start, first), 0)
+        for name, rate in (stage.get("realised_rates") or stage["rates"]).items():
+            samples[source_of[name]] = samples.get(source_of[name], 0.0) + rate * length
+    return samples
+
+
+def read_run_record(run: epath.PathLike, step: int | None = None) -> RunRecord | None:
+    """Returns the record of a run folder, up to a step or to its end; None for a model folder by itself.
 
     Raises:
       UserError: its files cannot be read.
     """
-    root = epath.Path(run)
-    if not (root / MIXTURE_FILE).exists():
+    root = RunFolder(run)
+    if not root.mixture.exists():
         return None
     try:
-        mixture = json.loads((root / MIXTURE_FILE).read_text())
-        samples = json.loads((root / FINISHED_FILE).read_text())["samples"]
+        mixture = read_json(root.mixture)
+        if step is None:
+            samples = read_json(root.finished, allow_nan=True)["samples"]
+        else:
+            samples = recorded_history(run).first_sample(step)
         record = RunRecord(mixture, int(samples))
         record.source_weights()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{root} has a damaged {MIXTURE_FILE} or {FINISHED_FILE} ({error!r}); train again") from error
+        raise UserError(f"{run} has a damaged {MIXTURE_FILE} or {FINISHED_FILE} ({error!r}); train again") from error
     return record
 
 

@@ -1,7 +1,10 @@
-"""Recall by exposure beside the unseen controls: means, excess with intervals, exact recall with upper bounds (E§3.3).
+"""Recall by exposure against unseen controls: means, excess with intervals, exact recall with upper bounds.
 
 Every figure is given twice: of all probes ("raw"), and without those that prove nothing ("filtered"): structured text,
-whose reference repeats itself, and passages that other training text holds (E§3.4).
+whose reference repeats itself, and passages that other training text holds
+(docs/reference/evaluation_and_release.md §3.4).
+
+Source: docs/reference/evaluation_and_release.md §3.3.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import numpy as np
 
 from apertus_jax.evaluation import intervals
 from apertus_jax.evaluation.memorization.extraction import extraction_curve
+from apertus_jax.evaluation.memorization.options import AuditFigures
+from apertus_jax.evaluation.memorization.probes import Condition
+from apertus_jax.evaluation.verdicts import Verdict, judge
 
 RAW, FILTERED = "raw", "filtered"
 METRICS = ("rouge_l", "longest_common_run", "edit_similarity", "span_coverage_13", "span_coverage_50")
@@ -32,39 +38,17 @@ RULE = "rule_of_three"
 Row = Mapping[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Filters:
-    """A probe is set aside whose reference has a smaller share of distinct tokens, or that shares more 13-grams."""
-
-    least_type_token_ratio: float = 0.4
-    most_overlap: float = 0.1
-
-    def keep(self, row: Row) -> bool:
-        """Returns whether a row of the audit passes."""
-        return row["type_token_ratio_reference"] >= self.least_type_token_ratio and row["overlap"] <= self.most_overlap
-
-
-@dataclasses.dataclass(frozen=True)
-class Condition:
-    """What is asked, apart from the bucket."""
-
-    prefix: int
-    suffix: int
-    offset: int
-    strategy: str
-
-
-def summarize(rows: Sequence[Row], filters: Filters, seed: int) -> list[dict[str, Any]]:
+def summarize(rows: Sequence[Row], figures: AuditFigures) -> list[dict[str, Any]]:
     """Returns one entry per condition, exposure and filter; draws of one probe under several seeds are averaged.
 
     `excess` is the mean less that of the controls under the same condition and filter, with a 95 % bootstrap interval
     over probes; None for the controls themselves and where either side has no probe.
     """
-    entries = []
+    entries, seed = [], figures.bootstrap_seed
     for condition, of_condition in _grouped(rows, _condition).items():
         by_exposure = _grouped(of_condition, lambda row: row["exposure"])
         raw = {exposure: _per_probe(by_exposure[exposure]) for exposure in sorted(by_exposure)}
-        kept = {exposure: _per_probe(filter(filters.keep, by_exposure[exposure])) for exposure in raw}
+        kept = {exposure: _per_probe(filter(figures.keep, by_exposure[exposure])) for exposure in raw}
         found = {RAW: {exposure: _entry(raw, exposure, seed) for exposure in raw}}
         # Most conditions lose no probe to the filters, and resampling is the slow part.
         found[FILTERED] = {
@@ -84,7 +68,7 @@ def verdict(entries: Sequence[Mapping[str, Any]], prefix: int, strategies: Seque
     """Returns the one line that the audit comes to, with its figures: excess Rouge-L at the highest exposure.
 
     Of the filtered probes at `prefix` and offset 0 under the first strategy; `above_from` is the least exposure whose
-    interval lies above 0.
+    interval lies above 0. `above` is None, and `reason` says why, when it cannot be judged.
     """
     judged = [
         entry
@@ -95,29 +79,46 @@ def verdict(entries: Sequence[Mapping[str, Any]], prefix: int, strategies: Seque
         and entry["filter"] == FILTERED
         and entry["exposure"] > 0
     ]
+    if not judged:
+        reason = "no probe was shown to the model"
+        line = f"nothing can be said of recall: {reason}"
+        return {"line": line, "above": None, "reason": reason, "exposure": None, "excess": None, "above_from": None}
     highest = max(judged, key=lambda entry: entry["exposure"])
     excess = highest["excess"]["rouge_l"]
-    if excess is None:
-        line = (
-            f"nothing can be said of recall at exposure {highest['exposure']}: the filters leave no probe or no control"
-        )
-        return {"line": line, "above": None, "exposure": highest["exposure"], "excess": None, "above_from": None}
-    above = excess["lower"] > 0
-    from_exposure = min(
-        (e["exposure"] for e in judged if e["excess"]["rouge_l"] and e["excess"]["rouge_l"]["lower"] > 0), default=None
-    )
+    found = _is_above(highest)
+    if found.holds is None:
+        line = f"nothing can be said of recall at exposure {highest['exposure']}: {found.reason}"
+    from_exposure = min((entry["exposure"] for entry in judged if _is_above(entry).holds), default=None)
+    above = found.holds
     line = (
-        f"recall {'is' if above else 'is not'} above control at exposure {highest['exposure']}: excess Rouge-L "
-        f"{excess['value']:+.3f} (95 % interval {excess['lower']:+.3f} to {excess['upper']:+.3f}; {strategies[0]}, "
-        f"prefix {prefix}, suffix {highest['suffix']}, {highest['probes']} probes, {highest['controls']} controls)"
+        line
+        if above is None
+        else (
+            f"recall {'is' if above else 'is not'} above control at exposure {highest['exposure']}: excess Rouge-L "
+            f"{excess['value']:+.3f} (95 % interval {excess['lower']:+.3f} to {excess['upper']:+.3f}; {strategies[0]}, "
+            f"prefix {prefix}, suffix {highest['suffix']}, {highest['probes']} probes, {highest['controls']} controls)"
+        )
     )
     return {
         "line": line,
         "above": above,
+        "reason": found.reason or None,
         "exposure": highest["exposure"],
         "excess": excess,
         "above_from": from_exposure,
     }
+
+
+def _is_above(entry: Mapping[str, Any]) -> Verdict:
+    """Returns whether the excess Rouge-L of one entry is above nothing."""
+    found = entry["excess"]["rouge_l"]
+    ends = None if found is None else [math.nan if value is None else value for value in found.values()]
+    return judge(
+        f"recall is above control at exposure {entry['exposure']}",
+        None if ends is None else intervals.Estimate(*ends),
+        lambda interval: interval.lower > 0,
+        {"probes left by the filters": entry["probes"], "controls left by the filters": entry["controls"]},
+    )
 
 
 def _entry(groups: Mapping[int, Mapping[str, Row]], exposure: int, seed: int) -> dict[str, Any]:
@@ -150,7 +151,7 @@ def _entry(groups: Mapping[int, Mapping[str, Row]], exposure: int, seed: int) ->
 
 def _estimate(interval: Callable[..., intervals.Estimate], seed: int, *groups: np.ndarray) -> dict[str, float]:
     found = interval(*groups, seed)
-    return {name: round(value, 6) for name, value in dataclasses.asdict(found).items()}
+    return intervals.without_nan({name: round(value, 6) for name, value in dataclasses.asdict(found).items()})
 
 
 def _column(probes: Mapping[str, Row]) -> Callable[[str], np.ndarray]:

@@ -1,8 +1,10 @@
-"""(n, p)-discoverable extraction: how likely n draws give a training suffix back, without drawing (E§3.8).
+"""(n, p)-discoverable extraction by teacher forcing: how likely n draws reproduce a training suffix.
 
 `p_z` is the probability that one draw under a decoding scheme gives the whole suffix z after its prefix. It is the
 product of the scheme's probabilities of the suffix' own tokens, read off one teacher-forced pass. n draws give z at
 least once with probability 1 − (1 − p_z)^n; z is (n, p)-extractable where that reaches p (arXiv 2410.19482).
+
+Source: docs/reference/evaluation_and_release.md §3.8.
 """
 
 from __future__ import annotations
@@ -198,7 +200,7 @@ def extraction_curve(
 
     Each share has its exact interval and, for the case of no event, the upper bound of the true share.
     """
-    points = []
+    points: list[ExtractionPoint] = []
     for probability in probabilities:
         needed = minimal_queries(log_probability, probability)
         points.extend(ExtractionPoint(n, probability, rate(needed <= n)) for n in queries)

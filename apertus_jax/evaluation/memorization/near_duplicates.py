@@ -1,22 +1,26 @@
-"""What near duplicates give away under a loss mask: copies with different holes together show every token (E§3.8).
+"""Near-duplicate leakage under a loss mask: copies with different dropped tokens reveal every token.
 
 The mask of a passage is a hash of what stands before each label. A copy with one more line break, one other word or
 another tokenization has other hashes, so other holes. For one passage and its variants this recomputes the mask of
 each copy, lays the copies over one another, and counts what no copy hides.
+
+Source: docs/reference/evaluation_and_release.md §3.8.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from apertus_jax.data.tokenizer import Tokenizer
+from apertus_jax.data.tokenizer.bpe import Tokenizer
 from apertus_jax.errors import UserError
-from apertus_jax.evaluation.memorization.membership_audit import Candidate, labels_in_loss
+from apertus_jax.evaluation.memorization.membership.membership_audit import labels_in_loss
+from apertus_jax.evaluation.memorization.probes import Candidate
 from apertus_jax.objectives import LossMask
 from apertus_jax.objectives.megatron_hash import hash_table, megatron_keys
 
@@ -26,11 +30,12 @@ _WHITE_SPACE = bytes([*range(0x21), 0x7F])
 
 @dataclasses.dataclass(frozen=True)
 class MaskLeak:
-    """What the copies of one passage show of it; shares of the passage's units, tokens or bytes.
+    """Leakage of one passage by its copies; shares of the passage's units, tokens or bytes.
 
     `masked` in the passage itself; `never_masked` in the loss wherever it stands; `masked_in_all` in no copy's loss;
     `union` in the loss of at least one copy, so 1 − `masked_in_all`; `hidden_left` of what the passage's own mask
-    hides, the share that stays hidden. `present` is the mean share of units that a variant has at all.
+    hides, the share that stays hidden, NaN where it hides nothing. `present` is the mean share of units that a variant
+    has at all, NaN without variants.
     """
 
     unit: str
@@ -46,7 +51,7 @@ class MaskLeak:
 
 @dataclasses.dataclass(frozen=True)
 class KeyDegeneracy:
-    """How far the published hash is from giving each window a key of its own.
+    """Degeneracy of the published hash: how far it is from giving each window a key of its own.
 
     `zero` is the share of windows of h labels whose product is 0 in 64 bits or a multiple of the table's size, so that
     all read entry 0; `distinct` the number of keys over that of windows, `commonest` the share of the commonest key.
@@ -127,8 +132,8 @@ def leak_of_copies(units: Sequence[Sequence[int]], in_loss: Sequence[np.ndarray]
         never_masked=float((hidden == 0).mean()),
         masked_in_all=float(masked_in_all.mean()),
         union=float((shown > 0).mean()),
-        hidden_left=float(masked_in_all[own_hidden].mean()) if own_hidden.any() else 1.0,
-        present=float((present - 1).mean() / max(len(units) - 1, 1)) if len(units) > 1 else 1.0,
+        hidden_left=float(masked_in_all[own_hidden].mean()) if own_hidden.any() else math.nan,
+        present=float((present - 1).mean() / (len(units) - 1)) if len(units) > 1 else math.nan,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of an audit: verdict, heatmaps, curves, panels of lexical variety, and the closest recitations."""
+"""HTML report of an audit: verdict, heatmaps, curves, lexical variety, closest recitations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import difflib
 import html
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from apertus_jax.data.tokenizer import Tokenizer
+from apertus_jax.data.tokenizer.bpe import Tokenizer
+from apertus_jax.evaluation.intervals import interval_text
 from apertus_jax.evaluation.memorization.excess import (
     EXCESS_METRICS,
     FILTERED,
@@ -20,14 +21,16 @@ from apertus_jax.evaluation.memorization.excess import (
     RAW,
     RULE,
 )
-from apertus_jax.reporting import HtmlReport
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from apertus_jax.reports.axes import Axis
+from apertus_jax.reports.chart import GREY, Chart
+from apertus_jax.reports.heat_map import heat_map
+from apertus_jax.reports.html_report import HtmlReport
+from apertus_jax.reports.line_chart import Line, line_chart
+from apertus_jax.reports.scatter_chart import Points, scatter_chart
 
 Entry = Mapping[str, Any]
 CONDITION = ("prefix", "suffix", "offset", "strategy")
-BASELINE = 0.18  # Rouge-L of unrelated text at a suffix of 500 tokens (E§3.5)
+BASELINE = 0.18  # Rouge-L of unrelated text at a suffix of 500 tokens (docs/reference/evaluation_and_release.md §3.5)
 
 
 class AuditReport(HtmlReport):
@@ -49,9 +52,10 @@ def write_report(
     """Writes the page of an audit: results, a row per probe and cell, and the closest rows with their ids."""
     report = AuditReport("Memorization audit", f"model: {results['run']}")
     report.heading("Verdict")
-    report.text(results["verdict"]["line"])
+    report.statement(results["verdict"]["line"])
     _add_probes(report, results)
     entries = results["conditions"]
+    report.heading("Recall by exposure, prefix length and offset")
     for strategy in results["strategies"]:
         _add_heatmaps(report, entries, strategy)
     _add_curves(report, entries, results)
@@ -131,8 +135,8 @@ def _add_probes(report: AuditReport, results: Mapping[str, Any]) -> None:
     )
     filters = results["filters"]
     report.note(
-        f"Filtered figures leave out probes whose true suffix has fewer than {filters['least_type_token_ratio']:.0%} "
-        f"distinct tokens, and probes that share more than {filters['most_overlap']:.0%} of their 13-grams with other "
+        f"Filtered figures leave out probes whose true suffix has fewer than {filters['min_type_token_ratio']:.0%} "
+        f"distinct tokens, and probes that share more than {filters['max_overlap']:.0%} of their 13-grams with other "
         "training text. Intervals are at 95 %, by resampling probes; the excess is over controls that were never shown."
     )
 
@@ -144,8 +148,7 @@ def _add_heatmaps(report: AuditReport, entries: Sequence[Entry], strategy: str) 
         others = [entry for entry in chosen if (entry["offset"] == 0 if axis == "prefix" else _base(entry, chosen))]
         lengths = sorted({entry[axis] for entry in others})
         if lengths:
-            report.heading(f"Rouge-L by {title} and exposure, {strategy}")
-            report.figure(heatmap(others, axis, title))
+            report.figure(recall_map(f"Rouge-L by {title} and exposure, {strategy}", others, axis, title))
 
 
 def _base(entry: Entry, chosen: Sequence[Entry]) -> bool:
@@ -154,35 +157,16 @@ def _base(entry: Entry, chosen: Sequence[Entry]) -> bool:
     return entry["prefix"] in moved
 
 
-def heatmap(entries: Sequence[Entry], axis: str, label: str) -> Figure:
-    """Draws mean Rouge-L, exposure to the right, `axis` upwards, with the number in each field."""
-    from matplotlib.figure import Figure
-
+def recall_map(title: str, entries: Sequence[Entry], axis: str, label: str) -> Chart:
+    """Returns mean Rouge-L, exposure to the right, `axis` upwards, with the number in each field."""
     exposures = sorted({entry["exposure"] for entry in entries})
-    lengths = sorted({entry[axis] for entry in entries})
-    values = np.full((len(lengths), len(exposures)), np.nan)
+    lengths = sorted({entry[axis] for entry in entries}, reverse=True)
+    values: list[list[float | None]] = [[None] * len(exposures) for _ in lengths]
     for entry in entries:
         mean = entry["means"]["rouge_l"]
         if mean is not None:
-            values[lengths.index(entry[axis]), exposures.index(entry["exposure"])] = mean["value"]
-    figure = Figure(figsize=(1.5 + 0.8 * len(exposures), 1.1 + 0.42 * len(lengths)))
-    axes = figure.subplots()
-    image = axes.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", origin="lower")
-    for row, column in np.ndindex(values.shape):
-        if np.isfinite(values[row, column]):
-            shade = "black" if values[row, column] > 0.6 else "white"
-            axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", color=shade, fontsize=8)
-    axes.set_xticks(range(len(exposures)), exposures)
-    axes.set_yticks(range(len(lengths)), lengths)
-    axes.set_xlabel("exposure")
-    axes.set_ylabel(label)
-    figure.colorbar(image, label="Rouge-L")
-    return figure
-
-
-def _colours(results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns a colour for each strategy."""
-    return list(zip(results["strategies"], ("tab:blue", "tab:orange"), strict=False))
+            values[lengths.index(entry[axis])][exposures.index(entry["exposure"])] = mean["value"]
+    return heat_map(title, [*map(str, exposures)], [*map(str, lengths)], values, "exposure", label, "mean Rouge-L")
 
 
 def _at_base(entries: Sequence[Entry], results: Mapping[str, Any]) -> list[Entry]:
@@ -191,38 +175,27 @@ def _at_base(entries: Sequence[Entry], results: Mapping[str, Any]) -> list[Entry
 
 def _add_curves(report: AuditReport, entries: Sequence[Entry], results: Mapping[str, Any]) -> None:
     """Mean Rouge-L against exposure, with intervals, each strategy raw and filtered."""
-    from matplotlib.figure import Figure
-
     report.heading(f"Recall against exposure, prefix {results['prefix']}, offset 0")
-    figure = Figure(figsize=(8, 3.4))
-    panels = figure.subplots(1, 2, sharex=True)
-    for strategy, colour in _colours(results):
-        lines = {
-            kind: [e for e in _at_base(entries, results) if (e["strategy"], e["filter"]) == (strategy, kind)]
-            for kind in (RAW, FILTERED)
-        }
-        nothing_left_out = [e["means"] for e in lines[RAW]] == [e["means"] for e in lines[FILTERED]]
-        for kind, style in ((RAW, "-"),) if nothing_left_out else ((RAW, "-"), (FILTERED, "--")):
-            for axes, group in ((panels[0], "means"), (panels[1], "excess")):
-                drawn = [(e["exposure"], e[group]["rouge_l"]) for e in lines[kind] if e[group]["rouge_l"] is not None]
-                if drawn:
-                    values = np.array([[found["value"], found["lower"], found["upper"]] for _, found in drawn])
-                    spread = np.abs(values[:, 1:] - values[:, :1]).T
-                    label = f"{strategy}, {'raw and filtered' if nothing_left_out else kind}"
-                    exposures = [exposure for exposure, _ in drawn]
-                    axes.errorbar(exposures, values[:, 0], spread, fmt=f"o{style}", ms=3, color=colour, label=label)
-    for axes, name in zip(panels, ("Rouge-L", "excess Rouge-L over control"), strict=True):
-        axes.set(xlabel="exposure", ylabel=name)
-        axes.set_xscale("symlog", linthresh=1)
-        axes.grid(alpha=0.3)
-    panels[0].axhline(BASELINE, color="grey", linewidth=0.8, linestyle=":")
-    panels[1].axhline(0, color="grey", linewidth=0.8)
-    panels[1].legend(frameon=False, fontsize=7)
-    figure.tight_layout()
-    report.figure(figure)
+    base = _at_base(entries, results)
+    exposures = sorted({entry["exposure"] for entry in base})
+    across = Axis("exposure", scale="named", names=[str(exposure) for exposure in exposures])
+    groups = {"means": ("Recall", "Rouge-L"), "excess": ("Excess over the controls", "excess Rouge-L over control")}
+    for group, (title, label) in groups.items():
+        lines = []
+        for color, strategy in enumerate(results["strategies"]):
+            own = {k: [e for e in base if (e["strategy"], e["filter"]) == (strategy, k)] for k in (RAW, FILTERED)}
+            nothing_left_out = [e["means"] for e in own[RAW]] == [e["means"] for e in own[FILTERED]]
+            for dash, kind in enumerate((RAW,) if nothing_left_out else (RAW, FILTERED)):
+                drawn = [e for e in own[kind] if e[group]["rouge_l"]]
+                x = [exposures.index(e["exposure"]) for e in drawn]
+                y, lower, upper = ([e[group]["rouge_l"][end] for e in drawn] for end in ("value", "lower", "upper"))
+                name = f"{strategy}, {'raw and filtered' if nothing_left_out else kind}"
+                lines.append(Line(name, x, y, lower, upper, color=color, dash=dash))
+        levels = {"unrelated English text": BASELINE} if group == "means" else {"no excess": 0.0}
+        report.figure(line_chart(title, lines, across, Axis(label), levels=levels))
     report.note(
-        f"The dotted line, {BASELINE}, is what unrelated English text reaches at 500 tokens; short suffixes and small "
-        "vocabularies reach more. Compare with the controls."
+        f"{BASELINE} is what unrelated English text reaches at 500 tokens; short suffixes and small vocabularies reach "
+        "more. Compare with the controls, exposure 0. Bands are 95 % intervals."
     )
 
 
@@ -230,33 +203,43 @@ def _add_variety(
     report: AuditReport, entries: Sequence[Entry], rows: Sequence[Entry], results: Mapping[str, Any]
 ) -> None:
     """Type-token ratios: does decoding degenerate, and is recall a matter of repetitive text?"""
-    from matplotlib.figure import Figure
-
     report.heading("Lexical variety (type-token ratio)")
-    figure = Figure(figsize=(8, 3.2))
-    panels = figure.subplots(1, 2)
     base = [entry for entry in _at_base(entries, results) if entry["filter"] == RAW]
-    for number, (strategy, colour) in enumerate(_colours(results)):
-        line = [entry for entry in base if entry["strategy"] == strategy]
-        series = [("type_token_ratio_generated", "o-", colour, f"generated, {strategy}")]
-        if number == 0:
-            series.append(("type_token_ratio_reference", "s:", "grey", "true suffix"))
-        for name, style, shade, label in series:
-            drawn = [(e["exposure"], e["means"][name]["value"]) for e in line if e["means"][name]]
-            panels[0].plot(*zip(*drawn, strict=True), style, ms=3, color=shade, label=label)
-    panels[0].set_xscale("symlog", linthresh=1)
-    panels[0].set(xlabel="exposure", ylabel="distinct tokens / tokens", ylim=(0, 1))
-    panels[0].legend(frameon=False, fontsize=7)
+    exposures = sorted({entry["exposure"] for entry in base})
+
+    def curve(name: str, metric: str, strategy: str, color: int | None = None, dash: int | None = None) -> Line:
+        own = [entry for entry in base if entry["strategy"] == strategy and entry["means"][metric]]
+        values = [entry["means"][metric]["value"] for entry in own]
+        return Line(name, [exposures.index(entry["exposure"]) for entry in own], values, color=color, dash=dash)
+
+    lines = [curve(f"generated, {each}", "type_token_ratio_generated", each) for each in results["strategies"]]
+    lines.append(curve("true suffix", "type_token_ratio_reference", results["strategies"][0], color=GREY, dash=1))
+    across = Axis("exposure", scale="named", names=[str(exposure) for exposure in exposures])
+    report.figure(
+        line_chart("Variety against exposure", lines, across, Axis("distinct tokens / tokens", low=0.0, high=1.0))
+    )
     chosen = [row for row in rows if row["prefix_length"] == results["prefix"] and row["offset"] == 0]
-    variety = [row["type_token_ratio_reference"] for row in chosen]
-    recall = [row["rouge_l"] for row in chosen]
-    panels[1].scatter(variety, recall, s=6, c=[row["exposure"] > 0 for row in chosen], cmap="coolwarm")
-    panels[1].axvline(results["filters"]["least_type_token_ratio"], color="grey", linewidth=0.8)
-    panels[1].set(xlabel="true suffix: distinct tokens / tokens", ylabel="Rouge-L")
-    figure.tight_layout()
-    report.figure(figure)
+    groups = []
+    for name, shown in (("never shown", False), ("shown", True)):
+        own = [row for row in chosen if (row["exposure"] > 0) == shown]
+        if own:
+            variety = [row["type_token_ratio_reference"] for row in own]
+            names = [f"probe {row['index']}, exposure {row['exposure']}, {row['strategy']}" for row in own]
+            groups.append(Points(name, variety, [row["rouge_l"] for row in own], names, int(shown), not shown))
+    limit = results["filters"]["min_type_token_ratio"]
+    report.figure(
+        scatter_chart(
+            "Recall against the variety of the true suffix",
+            groups,
+            Axis("true suffix: distinct tokens / tokens"),
+            Axis("Rouge-L"),
+            note=f"Filtered figures leave out what has fewer than {100 * limit:.0f} % distinct tokens.",
+            height=240,
+        )
+    )
+    variety, recall = ([row[name] for row in chosen] for name in ("type_token_ratio_reference", "rouge_l"))
     if np.std(variety) > 0 and np.std(recall) > 0:
-        report.note(f"Correlation of variety and Rouge-L: {np.corrcoef(variety, recall)[0, 1]:.3f}; red were shown.")
+        report.note(f"Correlation of variety and Rouge-L: {np.corrcoef(variety, recall)[0, 1]:.3f}.")
 
 
 def _add_tables(report: AuditReport, entries: Sequence[Entry], results: Mapping[str, Any]) -> None:
@@ -278,13 +261,13 @@ def _add_tables(report: AuditReport, entries: Sequence[Entry], results: Mapping[
     )
     report.heading("Suffixes given back word for word")
     report.table(
-        ("strategy", "exposure", "filter", "hits", "of", "95 % upper bound"),
+        ("strategy", "exposure", "filter", "hits", "of", "95 % upper bound", "rule of three (3/N)"),
         [
             (
                 *(entry[name] for name in ("strategy", "exposure", "filter")),
                 entry["exact_match"]["events"],
                 entry["exact_match"]["trials"],
-                _bound(entry["exact_match"]),
+                *_bounds(entry["exact_match"]),
             )
             for entry in base
         ],
@@ -319,7 +302,7 @@ def _add_membership(report: AuditReport, rows: Sequence[Entry]) -> None:
             (
                 *(row[name] for name in ("set", "tokens", "score", "members", "non_members")),
                 row["area"]["value"],
-                f"{row['area']['lower']:.3f} – {row['area']['upper']:.3f}",
+                interval_text(row["area"]["lower"], row["area"]["upper"]),
                 _interval(row["gap_to_as_many_unmasked"]),
             )
             for row in rows
@@ -350,11 +333,12 @@ def _value(found: Mapping[str, float] | None) -> float | str:
 
 
 def _interval(found: Mapping[str, float] | None) -> str:
-    return "–" if found is None else f"{found['value']:+.3f} ({found['lower']:+.3f} to {found['upper']:+.3f})"
-
-
-def _bound(exact: Mapping[str, Any]) -> str:
-    if not exact["trials"]:
+    if found is None:
         return "–"
-    rule = f"; 3/N: {exact[RULE]:.2%}" if exact[RULE] is not None else ""
-    return f"{exact['upper_bound']:.2%}{rule}"
+    return f"{found['value']:+.3f} ({interval_text(found['lower'], found['upper'], '+.3f', ' to ')})"
+
+
+def _bounds(exact: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the upper bound of the rate, and that of the rule of three where nothing was recited."""
+    shares = (exact["upper_bound"] if exact["trials"] else None, exact[RULE] if exact["trials"] else None)
+    return tuple("–" if share is None else f"{100 * share:.2f} %" for share in shares)

@@ -1,16 +1,20 @@
-"""How much of a reference text is in a generated one, on token ids (E§3.3).
+"""Verbatim overlap metrics on token ids: Rouge-L, longest common run, edit similarity.
 
 Sequences may be lists, tuples or integer arrays of any length. All similarities lie in [0, 1]; two empty sequences are
 equal, so they score 1, and an empty one shares nothing with one that is not.
+
+Source: docs/reference/evaluation_and_release.md §3.3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from apertus_jax.errors import UserError
 
-Tokens = Sequence[int]
+Tokens = Sequence[int] | np.ndarray
 
 
 def rouge_l(reference: Tokens, generated: Tokens) -> float:
@@ -146,7 +150,8 @@ def common_run_lengths(reference: Tokens, generated: Tokens) -> list[int]:
 
 def _suffix_automaton(tokens: list[int]) -> tuple[list[int], list[int], list[dict[int, int]]]:
     """→ for each state the length of its longest run, its suffix link (-1 at the root, state 0) and its steps."""
-    lengths, links, steps = [0], [-1], [{}]
+    lengths, links = [0], [-1]
+    steps: list[dict[int, int]] = [{}]
     last = 0
     for token in tokens:
         current = len(lengths)

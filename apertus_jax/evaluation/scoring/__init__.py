@@ -1,4 +1,4 @@
-"""The one scoring engine: log-likelihoods of continuations, batched, bucketed by length, sharded."""
+"""Scoring engine: log-likelihoods of continuations, batched, bucketed by length, sharded."""
 
 from apertus_jax.evaluation.scoring.requests import Scored, ScoringRequest, rolling_windows
 from apertus_jax.evaluation.scoring.scorer import LikelihoodScorer

@@ -1,4 +1,4 @@
-"""From requests to padded batches: rows that several requests share, sorted by length, in fixed shapes.
+"""Batching of scoring requests: rows that several requests share, sorted by length, in fixed shapes.
 
 A row's bucket depends on its own length only and the shape of a batch on the bucket only, so a request is computed by
 the same program whatever comes with it.

@@ -1,4 +1,4 @@
-"""The compiled side of scoring: one forward pass, then the vocabulary projection of scored positions in tiles.
+"""Compiled scoring: one forward pass, then the vocabulary projection of scored positions in tiles.
 
 The loop over tiles runs as often as there are scored positions, so one program serves a batch in which every token is
 scored and one in which a single letter per row is; logits exist for one tile at a time.
@@ -25,7 +25,7 @@ WHOLE = jax.sharding.PartitionSpec()
 
 
 class Outputs(NamedTuple):
-    """What comes back of C shards with P scored positions each; A alternatives for the next token."""
+    """Outputs of C shards with P scored positions each; A alternatives for the next token."""
 
     log_probabilities: Array  # float32[C, P, A]
     best: Array  # int32[C, P], the most probable token, the lowest id among equals
@@ -35,7 +35,7 @@ class Outputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ScoringProgram:
-    """What is fixed in a compiled program, besides the shapes of its batch."""
+    """Static arguments of a compiled scoring program, besides the shapes of its batch."""
 
     config: ModelConfig
     tile: int
@@ -58,7 +58,7 @@ def score_batch(
 
     Positions beyond `num_tiles` tiles come back as zeros.
     """
-    hidden = Transformer(program.config).apply({"params": params}, tokens, method="hidden_states")
+    hidden: Any = Transformer(program.config).apply({"params": params}, tokens, method="hidden_states")
     shards, capacity, _ = labels.shape
     hidden = hidden.reshape(shards, -1, hidden.shape[-1])
     # Whole rows of the kernel are fetched once here and not once per tile.
@@ -85,7 +85,10 @@ def score_batch(
 
 
 def _score_tile(hidden: Array, kernel: Array, labels: Array, statistics: bool) -> Outputs:
-    """[C, t, D], [D, V], int32[C, t, A] → `Outputs` of t positions; softmax in float32 (evaluation spec §2.1, §3.7)."""
+    """[C, t, D], [D, V], int32[C, t, A] → `Outputs` of t positions; softmax in float32.
+
+    Source: docs/reference/evaluation_and_release.md §2.1, §3.7.
+    """
     logits = jnp.einsum("CTD,DV->CTV", hidden, kernel, preferred_element_type=jnp.float32)
     highest = logits.max(axis=-1, keepdims=True)
     log_normalizer = highest + jnp.log(jnp.exp(logits - highest).sum(axis=-1, keepdims=True))

@@ -1,4 +1,7 @@
-"""What is asked of the scoring engine and what it answers (evaluation spec §2.1)."""
+"""Scoring requests and their results.
+
+Source: docs/reference/evaluation_and_release.md §2.1.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import numpy as np
 
 from apertus_jax.errors import UserError
 
+TokenIds = Sequence[int] | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoringRequest:
-    """How likely is `continuation` after `context`? Token ids; both have at least one."""
+    """A likelihood request: `continuation` after `context`. Token ids; both have at least one."""
 
-    context: Sequence[int]
-    continuation: Sequence[int]
+    context: TokenIds
+    continuation: TokenIds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Scored:
       is_greedy: every token is the most probable one at its place (the lowest id among equals).
       log_probabilities: float32[n], log p of each continuation token.
       means: float32[n], mean of log p over the vocabulary under p, which is minus the entropy; None unless asked for.
-      deviations: float32[n], standard deviation of log p under p (evaluation spec §3.7); None unless asked for.
+      deviations: float32[n], standard deviation of log p under p (docs/reference/evaluation_and_release.md §3.7); None
+      unless asked for.
     """
 
     log_likelihood: float
@@ -40,27 +46,31 @@ class Scored:
 def join_scored(parts: Sequence[Scored]) -> Scored:
     """Returns the answer for a text from those of its consecutive pieces; no piece gives an empty, greedy answer."""
 
-    def joined(name: str) -> np.ndarray | None:
-        arrays = [getattr(part, name) for part in parts]
-        if any(array is None for array in arrays):
-            return None
-        return np.concatenate([np.zeros(0, np.float32), *arrays])
+    def joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        given = [array for array in arrays if array is not None]
+        return _concatenated(given) if len(given) == len(arrays) else None
 
-    log_probabilities = joined("log_probabilities")
+    log_probabilities = _concatenated([part.log_probabilities for part in parts])
     return Scored(
         log_likelihood=float(log_probabilities.sum(dtype=np.float64)),
         is_greedy=all(part.is_greedy for part in parts),
         log_probabilities=log_probabilities,
-        means=joined("means"),
-        deviations=joined("deviations"),
+        means=joined([part.means for part in parts]),
+        deviations=joined([part.deviations for part in parts]),
     )
 
 
-def rolling_windows(tokens: Sequence[int], prefix_token: int, longest: int) -> list[ScoringRequest]:
-    """Cuts a text into requests that together score every token exactly once (evaluation spec §2.1).
+def _concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.float32), *arrays])
+
+
+def rolling_windows(tokens: TokenIds, prefix_token: int, longest: int) -> list[ScoringRequest]:
+    """Cuts a text into requests that together score every token exactly once.
 
     The first window begins with `prefix_token`; every later one begins with the last token of the window before it,
     but the last window reaches back so that its tokens see as much context as fits.
+
+    Source: docs/reference/evaluation_and_release.md §2.1.
 
     Args:
       tokens: ids of the text without the prefix; may be empty.
@@ -76,7 +86,7 @@ def rolling_windows(tokens: Sequence[int], prefix_token: int, longest: int) -> l
     for start in range(0, len(tokens), longest):
         end = min(start + longest, len(tokens))
         if start == 0:
-            context: Sequence[int] = [prefix_token]
+            context: TokenIds = [prefix_token]
         else:
             context = tokens[end - longest - 1 : start]
         requests.append(ScoringRequest(context, tokens[start:end]))
@@ -86,8 +96,8 @@ def rolling_windows(tokens: Sequence[int], prefix_token: int, longest: int) -> l
 def model_input(request: ScoringRequest, number: int, longest: int, vocab_size: int) -> tuple[np.ndarray, int]:
     """Returns what the model reads, int32[T] with T ≤ longest, and the last token to predict.
 
-    Of a request longer than longest + 1 ids the first ones are left out (evaluation spec §2.1); all but the last are
-    read.
+    Of a request longer than longest + 1 ids the first ones are left out
+    (docs/reference/evaluation_and_release.md §2.1); all but the last are read.
 
     Args:
       request: what is asked.

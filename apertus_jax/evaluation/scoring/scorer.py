@@ -1,35 +1,39 @@
-"""The scoring engine: requests in, log-likelihoods out (evaluation spec §2.4)."""
+"""Scoring engine: requests in, log-likelihoods out.
+
+Source: docs/reference/evaluation_and_release.md §2.4.
+"""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import dataclasses
+import functools
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from apertus_jax import sharding
 from apertus_jax.errors import UserError
 from apertus_jax.evaluation.scoring.batches import SMALLEST_BUCKET, Batch, make_batches, make_rows
 from apertus_jax.evaluation.scoring.program import Outputs, ScoringProgram, score_batch, tile_size
-from apertus_jax.evaluation.scoring.requests import Scored, ScoringRequest, join_scored, rolling_windows
-from apertus_jax.model import Transformer
+from apertus_jax.evaluation.scoring.requests import Scored, ScoringRequest, TokenIds, join_scored, rolling_windows
+from apertus_jax.model import abstract_parameters
+from apertus_jax.model.attention import IMPLEMENTATIONS
 from apertus_jax.model.config import ModelConfig
+from apertus_jax.terminal.progress import ProgressBars
 
-# The kernel of TPUs wants lengths that are multiples of 128.
-LENGTH_UNITS = {"tpu_splash": 128}
 BATCH_TOKENS = {"cpu": 1024}
 ACCELERATOR_BATCH_TOKENS = 8192
 # Batches whose results have not been fetched; the device is never idle while the host lays out the next.
 IN_FLIGHT = 2
+_log = logging.getLogger(__name__)
 
 
 class LikelihoodScorer:
@@ -64,7 +68,8 @@ class LikelihoodScorer:
         smallest_bucket: int | None = None,
     ):
         if jax.default_backend() == "cpu" and config.attention_implementation == "xla":
-            # A tenth less processor time at the lengths of evaluation tasks; the model logs which one runs.
+            # A tenth less processor time at the lengths of evaluation tasks, and the same function to rounding.
+            _log_blockwise_once()
             config = dataclasses.replace(config, attention_implementation="xla_blockwise")
         self.config = config
         self.longest = config.max_position_embeddings if longest is None else longest
@@ -80,7 +85,7 @@ class LikelihoodScorer:
         self._rules = axis_rules or ()
         self._shards = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
         self._tile = tile_size(config.vocab_size)
-        unit = LENGTH_UNITS.get(config.attention_implementation, SMALLEST_BUCKET)
+        unit = math.lcm(SMALLEST_BUCKET, IMPLEMENTATIONS[config.attention_implementation].length_multiple)
         self._smallest_bucket = -(-(smallest_bucket or unit) // unit) * unit
         self._params = _place_parameters(config, params, mesh, self._rules)
 
@@ -103,24 +108,27 @@ class LikelihoodScorer:
         batches = make_batches(rows, self.longest, self.batch_tokens, self._shards, self._tile, self._smallest_bucket)
         results: list[Scored | None] = [None] * len(requests)
         in_flight: collections.deque[tuple[Batch, Outputs]] = collections.deque()
-        with _bar(len(rows), progress) as advance, self._on_mesh():
+        with ProgressBars(progress) as bars, self._on_mesh():
+            bar = bars.bar("scoring", len(rows))
             for batch in batches:
                 in_flight.append((batch, self._run(batch, statistics)))
                 if len(in_flight) > IN_FLIGHT:
-                    advance(_read_batch(*in_flight.popleft(), results))
+                    bar.advance(_read_batch(*in_flight.popleft(), results))
             while in_flight:
-                advance(_read_batch(*in_flight.popleft(), results))
-        return results
+                bar.advance(_read_batch(*in_flight.popleft(), results))
+        answers = [result for result in results if result is not None]
+        assert len(answers) == len(requests)  # every request stands in a row of a batch
+        return answers
 
     def score_rolling(
-        self, tokens: Sequence[int], prefix_token: int, statistics: bool = False, progress: bool = False
+        self, tokens: TokenIds, prefix_token: int, statistics: bool = False, progress: bool = False
     ) -> Scored:
         """Returns the answer for one whole text of any length; see `rolling_windows`."""
         (scored,) = self.score_rolling_texts([tokens], prefix_token, statistics, progress)
         return scored
 
     def score_rolling_texts(
-        self, texts: Sequence[Sequence[int]], prefix_token: int, statistics: bool = False, progress: bool = True
+        self, texts: Sequence[TokenIds], prefix_token: int, statistics: bool = False, progress: bool = True
     ) -> list[Scored]:
         """Returns the answer for each of many texts, their windows scored together; see `rolling_windows`."""
         windows = [rolling_windows(tokens, prefix_token, self.longest) for tokens in texts]
@@ -132,12 +140,17 @@ class LikelihoodScorer:
 
     def _run(self, batch: Batch, statistics: bool) -> Outputs:
         program = ScoringProgram(self.config, self._tile, statistics, tuple(nn.get_logical_axis_rules()))
-        arrays = (batch.tokens, batch.places, batch.labels)
+        arrays: Sequence[Any] = (batch.tokens, batch.places, batch.labels)
         if self._mesh is not None:
             split = sharding.batch_sharding(self._mesh)
             # Every process holds the whole batch and hands over its own part.
             arrays = [jax.make_array_from_callback(array.shape, split, array.__getitem__) for array in arrays]
         return score_batch(self._params, *arrays, np.int32(batch.num_tiles), program)
+
+
+@functools.cache
+def _log_blockwise_once() -> None:
+    _log.info("scoring on cpu: attention implementation xla_blockwise in place of xla")
 
 
 def _place_parameters(config: ModelConfig, params: Mapping[str, Any], mesh: Mesh | None, rules: Any) -> Any:
@@ -154,10 +167,7 @@ def _place_parameters(config: ModelConfig, params: Mapping[str, Any], mesh: Mesh
     leaves = jax.tree.leaves(converted)
     if all(isinstance(leaf, jax.Array) and getattr(leaf.sharding, "mesh", None) == mesh for leaf in leaves):
         return converted
-    tokens = jax.ShapeDtypeStruct((1, SMALLEST_BUCKET), np.int32)
-    with sharding.use_mesh(mesh, rules):
-        boxed = jax.eval_shape(Transformer(config).init, jax.random.key(0), tokens)["params"]
-    return jax.device_put(converted, sharding.parameter_shardings(boxed, mesh, rules))
+    return jax.device_put(converted, sharding.parameter_shardings(abstract_parameters(config), mesh, rules))
 
 
 def _read_batch(batch: Batch, outputs: Outputs, results: list[Scored | None]) -> int:
@@ -166,7 +176,7 @@ def _read_batch(batch: Batch, outputs: Outputs, results: list[Scored | None]) ->
     Raises:
       UserError: logits that are not finite.
     """
-    fetched = Outputs(*(None if array is None else np.asarray(array) for array in outputs))
+    fetched = jax.tree.map(np.asarray, outputs)  # where None stays None
     for row, (shard, span) in zip(batch.rows, batch.spans, strict=True):
         known: dict[tuple[int, int], Scored] = {}
         for number, length, place in row.readers:
@@ -183,7 +193,7 @@ def _read_batch(batch: Batch, outputs: Outputs, results: list[Scored | None]) ->
     return len(batch.rows)
 
 
-def _read_row(batch: Batch, outputs: Outputs, shard: int, positions: slice, place: int) -> Scored:
+def _read_row(batch: Batch, outputs: Any, shard: int, positions: slice, place: int) -> Scored:
     log_probabilities = outputs.log_probabilities[shard, positions, 0].copy()
     labels = batch.labels[shard, positions, 0].copy()
     log_probabilities[-1] = outputs.log_probabilities[shard, positions.stop - 1, place]
@@ -195,13 +205,3 @@ def _read_row(batch: Batch, outputs: Outputs, shard: int, positions: slice, plac
         means=None if outputs.means is None else outputs.means[shard, positions].copy(),
         deviations=None if outputs.deviations is None else outputs.deviations[shard, positions].copy(),
     )
-
-
-@contextlib.contextmanager
-def _bar(total: int, wanted: bool) -> Iterator[Any]:
-    """Gives a function that takes how many more rows are done."""
-    console = Console(stderr=True)
-    columns = (TextColumn("scoring"), MofNCompleteColumn(), BarColumn(bar_width=20), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (wanted and console.is_terminal)) as bar:
-        task = bar.add_task("scoring", total=total)
-        yield lambda done: bar.advance(task, done)

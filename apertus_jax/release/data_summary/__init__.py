@@ -1,6 +1,6 @@
-"""What has to be published about the training content: EU public summary, datasheet, Croissant, list of domains."""
+"""Training data summary: EU public summary, datasheet, Croissant, list of domains."""
 
-from apertus_jax.release.data_summary.command import data_summary
+from apertus_jax.release.data_summary.data_summary_command import data_summary
 from apertus_jax.release.data_summary.facts import (
     Crawler,
     DatasheetAnswers,

@@ -1,4 +1,4 @@
-"""The corpus as a Croissant dataset (JSON-LD, http://mlcommons.org/croissant/1.0), for catalogues and loaders.
+"""Croissant description of the corpus (JSON-LD, http://mlcommons.org/croissant/1.0), for catalogues and loaders.
 
 Documents are a file set inside the prepared folder. Its anchor is the folder's manifest: one small file with a SHA-256,
 which in turn holds the digest of everything else, so that texts need not be read again. Paths are relative to that
@@ -11,10 +11,10 @@ import hashlib
 import json
 from typing import Any
 
-from apertus_jax import artifacts
+from apertus_jax.release.data_summary.answers.template import stated
 from apertus_jax.release.data_summary.inputs import Inputs
 from apertus_jax.release.data_summary.prepared_corpus import DOCUMENTS_FILE, PARTS, column_names
-from apertus_jax.release.data_summary.template import stated
+from apertus_jax.storage import artifacts
 
 CROISSANT_FILE = "croissant.json"
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -59,7 +59,7 @@ def describe_as_croissant(inputs: Inputs) -> str:
 def _dataset(inputs: Inputs) -> dict[str, Any]:
     answers, declared = inputs.facts.datasheet, inputs.facts.declarations
     kept = inputs.sums.kept()
-    dataset = {
+    dataset: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": answers.name or f"prepared corpus {inputs.corpus.digest}",

@@ -1,13 +1,15 @@
-"""The datasheet of the corpus, after Gebru et al., "Datasheets for datasets" (arXiv 1803.09010); questions are ours."""
+"""Datasheet of the corpus, after Gebru et al., "Datasheets for datasets" (arXiv 1803.09010); questions are ours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from apertus_jax.release.data_summary.answers.template import as_json, stated
 from apertus_jax.release.data_summary.inputs import Inputs
+from apertus_jax.release.data_summary.languages import names_language
+from apertus_jax.release.data_summary.ledger_sums import total
 from apertus_jax.release.data_summary.pages import MarkdownReport, shown
-from apertus_jax.release.data_summary.template import as_json, stated
 
 DATASHEET_FILE = "datasheet.md"
 QUESTION, ANSWER = "question", "answer"
@@ -69,7 +71,6 @@ def _motivation(inputs: Inputs) -> dict[str, Any]:
 
 def _composition(inputs: Inputs, summary: Mapping[str, Any]) -> dict[str, Any]:
     present = [row["language"] for row in _field(summary, "1.3", "eu_languages") if row["present"]]
-    labels = inputs.sums.kept_by_language()
     licences = [f"{row['class']}: {row['documents']:,} documents" for row in summary["figures"]["licences"]]
     return {
         "What is one record?": "one document: its text, identity, source, language, address and licence",
@@ -81,13 +82,21 @@ def _composition(inputs: Inputs, summary: Mapping[str, Any]) -> dict[str, Any]:
         "Is it a sample of something larger?": (
             "what the policy permits of its sources; the ledger names every document left out, and why"
         ),
-        "How many languages?": len(labels),
+        "How many languages?": _num_languages(inputs),
         "Which official languages of the European Union?": stated(present, "none of them was kept"),
         "Which licences?": stated(licences, "the policy looks at no licences; add @LicenceScoring() and prepare again"),
         "Are there recommended splits?": "no; `apertus tokenize` holds out documents by a keyed hash",
         "Can documents be copies of each other?": _copies(inputs),
         "Can it hold personal data?": _personal_data(inputs),
     }
+
+
+def _num_languages(inputs: Inputs) -> int | str:
+    """Returns how many languages labels name, and how many documents are of none that is known."""
+    sizes = inputs.sums.kept_by_language()
+    named = [label for label in sizes if names_language(label)]
+    unknown = total(size for label, size in sizes.items() if label not in named).documents
+    return f"{len(named):,}, and {unknown:,} documents of unknown language" if unknown else len(named)
 
 
 def _copies(inputs: Inputs) -> str:
@@ -127,6 +136,9 @@ def _processing(inputs: Inputs, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "Which policy?": f"{inputs.corpus.summary['policy_name']}, digest {inputs.corpus.summary['policy']}",
         "Which filters?": _names(_field(summary, "3.2", "content_filters"), "filter"),
+        "What did the policy not ask?": stated(
+            [f"{name}: {why}" for name, why in summary["figures"]["not asked"].items()], "it asked every question"
+        ),
         "How many documents were left out, by reason?": stated(reasons, "none was left out"),
         "How many rows were unreadable?": summary["figures"]["balance"]["quarantined"],
         "Which personal data was replaced?": _field(summary, "3.3", "personal_data"),

@@ -1,4 +1,4 @@
-"""The domains with the most text of what the provider crawled, and what of them may be told.
+"""Top domains by text among what the provider crawled, and which of them may be published.
 
 The template wants names of domains. A name can be that of a person, so they stand in one file only, for sources that
 are declared as the provider's own crawl and for nobody else's; sites below one platform (`jane.blogs.example`) are told
@@ -22,7 +22,7 @@ from apertus_jax.release.data_summary.ledger_sums import Size, total
 
 DOMAINS_FILE = "top_domains.csv"
 COLUMNS = ("rank", "domain", "documents", "utf8_bytes", "tokens", "share_of_crawled_bytes")
-SHARE, SHARE_OF_SMALL, MOST_OF_SMALL = 0.10, 0.05, 1000  # spec D§12.1, field 2.3
+SHARE, SHARE_OF_SMALL, MAX_OF_SMALL = 0.10, 0.05, 1000  # docs/reference/data.md §12.1, field 2.3
 PUBLIC_SUFFIXES = "publicsuffixlist"
 # A name of letters, digits and hyphens; also keeps out what a spreadsheet would take for a formula.
 _NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_][a-z0-9_-]*)*\.[a-z][a-z0-9-]*")
@@ -54,10 +54,10 @@ def top_domains(sizes: Mapping[str, Size], small_provider: bool) -> TopDomains:
     for domain, size in sizes.items():
         name = _registered_name(domain)
         (nameless if name is None else named[name]).add(size)
-    share, most = (SHARE_OF_SMALL, MOST_OF_SMALL) if small_provider else (SHARE, len(named))
+    share, most = (SHARE_OF_SMALL, MAX_OF_SMALL) if small_provider else (SHARE, len(named))
     count = min(math.ceil(len(named) * share), most)
     ordered = sorted(named.items(), key=lambda item: (-item[1].bytes_kept, item[0]))
-    limit = f", at most {MOST_OF_SMALL:,}" if small_provider else ""
+    limit = f", at most {MAX_OF_SMALL:,}" if small_provider else ""
     rule = f"the {share:.0%} of all domains with the most bytes kept{limit}"
     return TopDomains(ordered[:count], len(named), total(sizes.values()), nameless, rule)
 

@@ -1,4 +1,4 @@
-"""What only the provider knows: bound in a gin file, checked here, and never guessed.
+"""Provider facts: what only the provider knows, bound in a gin file, checked and never guessed.
 
 Whatever is left empty is printed as not available, with the name to bind.
 """
@@ -6,23 +6,25 @@ Whatever is left empty is printed as not available, with the name to bind.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from apertus_jax.clock import require_day
 from apertus_jax.errors import UserError
-from apertus_jax.release.data_summary.template import SECTIONS_WITH_COMMENTS
+from apertus_jax.release.data_summary.answers.template import SECTIONS_WITH_COMMENTS
+from apertus_jax.validation import fields_by_annotation
 
-# Where the template asks about each kind of source (spec D§12.1).
+# Where the template asks about each kind of source (docs/reference/data.md §12.1).
 PUBLIC, LICENSED, THIRD_PARTY, CRAWL = "public", "licensed", "third_party", "crawl"
 USER_INTERACTIONS, USER_SERVICES, SYNTHETIC, OTHER = "user_interactions", "user_services", "synthetic", "other"
 CATEGORIES = (PUBLIC, LICENSED, THIRD_PARTY, CRAWL, USER_INTERACTIONS, USER_SERVICES, SYNTHETIC, OTHER)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class Provider:
-    """Who places the model on the market (template section 1.1).
+    """The provider, who places the model on the market (template section 1.1).
 
     Attributes:
       name, contact: of the provider.
@@ -42,6 +44,7 @@ class Provider:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class PublishedModel:
     """One model that this summary is about (section 1.2).
 
@@ -64,8 +67,9 @@ class PublishedModel:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class SourceDescription:
-    """What one source of the prepared corpus is (sections 2.1 to 2.6).
+    """Description of one source of the prepared corpus (sections 2.1 to 2.6).
 
     Attributes:
       source: its name in the ledger.
@@ -105,6 +109,7 @@ class SourceDescription:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class Crawler:
     """A crawler that the provider, or somebody on its behalf, used (section 2.3).
 
@@ -125,6 +130,7 @@ class Crawler:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class Declarations:
     """Everything else that the template asks and no corpus can answer.
 
@@ -158,12 +164,7 @@ class Declarations:
         """Raises UserError when the date is none, or a comment belongs to no section."""
         _check_plain(self)
         if self.last_update:
-            try:
-                datetime.date.fromisoformat(self.last_update)
-            except ValueError as error:
-                raise UserError(
-                    f"Declarations.last_update = {self.last_update!r} is not a day; write YYYY-MM-DD"
-                ) from error
+            require_day(self.last_update, "Declarations.last_update")
         for section in self.comments:
             if section not in SECTIONS_WITH_COMMENTS:
                 raise UserError(
@@ -173,8 +174,9 @@ class Declarations:
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class DatasheetAnswers:
-    """What a datasheet asks beyond the figures; also names the dataset in its Croissant description.
+    """Answers of the datasheet beyond the figures; also names the dataset in its Croissant description.
 
     `name`, `link` and `licence` are those of the corpus; the others are free text.
     """
@@ -213,7 +215,8 @@ class Facts:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=3) or sorted(known)
                 raise UserError(
-                    f"SourceDescription.source = {name!r} is not in the corpus; its sources are {', '.join(close)}"
+                    f"SourceDescription.source = {name!r} is not in the corpus; its sources are {', '.join(close)}: "
+                    "describe them in a copy of the gin file, or leave --gin_file out and fill in later"
                 )
             if name in seen:
                 raise UserError(f"source {name!r} has two descriptions in data_summary.sources; keep one")

@@ -1,16 +1,16 @@
-"""The chain of versions: each summary names the ones before it by digest."""
+"""Version history of summaries: each names the ones before it by digest."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
-from apertus_jax.release.data_summary.template import NotAvailable, as_json, stated
+from apertus_jax.release.data_summary.answers.template import NotAvailable, as_json, stated
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import read_json_object
 
 KIND = "data_summary"
 FORMAT = 1
@@ -19,7 +19,7 @@ SUMMARY_FILE = "summary.json"
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """Where a summary stands in the chain.
+    """A summary's place in the chain of versions.
 
     Attributes:
       version: 1 for the first.
@@ -44,7 +44,7 @@ class History:
         manifest = artifacts.verify(root, KIND)
         if manifest["inputs"]["format"] != FORMAT:
             raise UserError(f"{root} was written by another version of apertus_jax; write it again with this one")
-        before = json.loads((root / SUMMARY_FILE).read_text())
+        before = read_json_object(root / SUMMARY_FILE)
         own = before["template"]["0"]["fields"]
         entry = {
             "version": before["version"],

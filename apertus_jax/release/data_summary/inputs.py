@@ -1,4 +1,4 @@
-"""Everything that the answers are made of."""
+"""Inputs of the answers: everything that they are made of."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from apertus_jax.release.data_summary.answers.template import NotAvailable
 from apertus_jax.release.data_summary.domains import TopDomains
 from apertus_jax.release.data_summary.facts import Facts
 from apertus_jax.release.data_summary.history import History
 from apertus_jax.release.data_summary.languages import measures
 from apertus_jax.release.data_summary.ledger_sums import LedgerSums, Size
 from apertus_jax.release.data_summary.prepared_corpus import PreparedCorpus
-from apertus_jax.release.data_summary.template import NotAvailable
 
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 

@@ -1,11 +1,13 @@
-"""Languages of a corpus, and which of them are official languages of the European Union."""
+"""Languages of a corpus, and which are official languages of the European Union."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from apertus_jax.release.data_summary.ledger_sums import Size, total
+from apertus_jax.release.data_summary.ledger_sums import NOT_EVALUATED, Size, total
+
+UNKNOWN = "unknown"
 
 # Regulation No 1/1958 of the Council, with the ISO 639-3 codes of labels. Estonian and Latvian are macrolanguages;
 # labels name their standard member.
@@ -37,6 +39,11 @@ EU_LANGUAGES = {
 }
 
 
+def names_language(label: str) -> bool:
+    """Returns whether a label of a ledger names a language: texts without one are of unknown language."""
+    return label.partition("_")[0] not in ("", "und", "zxx", NOT_EVALUATED)
+
+
 def measures(size: Size, counted: bool) -> dict[str, int]:
     """Returns documents and bytes of what was kept, and tokens where they were counted."""
     row = {"documents": size.documents, "bytes": size.bytes_kept}
@@ -44,8 +51,11 @@ def measures(size: Size, counted: bool) -> dict[str, int]:
 
 
 def language_rows(sizes: Mapping[str, Size], counted: bool) -> list[dict[str, Any]]:
-    """Returns one row for each label, in the order given."""
-    return [{"language": label, **measures(size, counted)} for label, size in sizes.items()]
+    """Returns one row for each label that names a language, in the order given, then one for all unknown ones."""
+    named = {label: size for label, size in sizes.items() if names_language(label)}
+    rows = [{"language": label, **measures(size, counted)} for label, size in named.items()]
+    unknown = total(size for label, size in sizes.items() if label not in named)
+    return rows + ([{"language": UNKNOWN, **measures(unknown, counted)}] if unknown.documents else [])
 
 
 def eu_language_rows(sizes: Mapping[str, Size], counted: bool) -> list[dict[str, Any]]:

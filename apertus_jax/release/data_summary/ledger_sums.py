@@ -1,4 +1,4 @@
-"""One pass over the ledger: documents, bytes and tokens by whatever the summary asks about.
+"""Ledger sums in one pass: documents, bytes and tokens by whatever the summary asks.
 
 Memory holds one row group, and one entry for each distinct value: sources, languages, reasons, months, and the
 registrable domains of sources that the provider crawled (about 600 bytes each, measured).
@@ -40,7 +40,7 @@ MEASURES = ("utf8_bytes", "tokens", "utf8_bytes_out")
 
 @dataclasses.dataclass(slots=True)
 class Size:
-    """How much there is: documents, bytes as they came in, tokens of these, and bytes of what was kept."""
+    """Sizes: documents, bytes as they came in, tokens of these, and bytes of what was kept."""
 
     documents: int = 0
     bytes_in: int = 0
@@ -204,7 +204,9 @@ def read_sums(corpus: PreparedCorpus, crawled: Collection[str], parts: Iterable[
 
 
 def check_balance(corpus: PreparedCorpus, sums: LedgerSums) -> None:
-    """Checks that every row that came in was kept, dropped for one reason, or set aside (spec D§12).
+    """Checks that every row that came in was kept, dropped for one reason, or set aside.
+
+    Source: docs/reference/data.md §12.
 
     Raises:
       UserError: a count differs; it is named with both values.

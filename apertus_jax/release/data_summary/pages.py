@@ -1,4 +1,4 @@
-"""The summary for reading, as Markdown and as one self-contained HTML page, from the same filled template.
+"""Summary pages: Markdown and one self-contained HTML page, from the same filled template.
 
 Names of sources and declared texts may hold anything: they are shown, never obeyed.
 """
@@ -9,18 +9,22 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from apertus_jax.printable import OBEYED
-from apertus_jax.release.data_summary.template import NotAvailable, num_available
-from apertus_jax.reporting import HtmlReport
+from apertus_jax.release.data_summary.answers.template import NotAvailable, num_available
+from apertus_jax.reports.axes import Axis
+from apertus_jax.reports.html_report import HtmlReport
+from apertus_jax.reports.row_charts import bar_chart
+from apertus_jax.reports.units import BYTES, COUNT, readable
+from apertus_jax.terminal.terminal_text import OBEYED
 
 # Controls, separators of lines and paragraphs, and what turns the direction of writing.
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~$&])")
 NOT_AVAILABLE = "not_available"
+BARS = 25
 LONGEST_TABLE = 40  # rows; longer ones stand at the end of the page
 
 
 class Report(Protocol):
-    """What both kinds of pages offer."""
+    """Protocol of both kinds of pages."""
 
     def heading(self, text: str) -> None:
         """Adds a section heading."""
@@ -92,7 +96,8 @@ def public_summary(report: Report, summary: Mapping[str, Any]) -> None:
 
 def _fields(report: Report, fields: Iterable[Mapping[str, Any]]) -> list[tuple[str, Sequence[Mapping[str, Any]]]]:
     """Writes short answers as one table, and those that are tables after it; returns what is too long for here."""
-    short, tables, annex = [], [], []
+    short, tables = [], []
+    annex: list[tuple[str, Sequence[Mapping[str, Any]]]] = []
     for field in fields:
         value = field.get("value")
         if not (isinstance(value, list) and value and isinstance(value[0], dict)):
@@ -136,6 +141,20 @@ def _figures(report: Report, figures: Mapping[str, Any]) -> None:
     report.table(("", ""), [(name, shown(value)) for name, value in figures["provenance"].items()])
 
 
+def _glance(report: HtmlReport, figures: Mapping[str, Any]) -> None:
+    """Draws the figures that say most of a corpus."""
+    report.tiles((name, readable(count, COUNT)) for name, count in figures["balance"].items())
+    drawn = (
+        ("Text kept by source", figures["sources"], "source", "bytes", Axis("bytes kept", BYTES)),
+        ("Licence classes of what was kept", figures["licences"], "class", "bytes", Axis("bytes kept", BYTES)),
+        ("Why documents were dropped", figures["decisions"], "decision", "documents", Axis("documents", COUNT)),
+    )
+    for title, rows, name, size, axis in drawn:
+        largest = sorted(rows, key=lambda row: -row[size])[:BARS]
+        if largest:
+            report.figure(bar_chart(title, [plain(row[name]) for row in largest], [row[size] for row in largest], axis))
+
+
 def shown(value: Any) -> Any:
     """Returns a JSON value as a cell: whole numbers stay numbers, everything else is text."""
     if isinstance(value, bool):
@@ -172,5 +191,6 @@ def markdown_page(summary: Mapping[str, Any], title: str) -> str:
 def html_page(summary: Mapping[str, Any], title: str) -> str:
     """Returns the summary as one HTML page that loads nothing."""
     report = HtmlReport(plain(title))
+    _glance(report, summary["figures"])
     public_summary(report, summary)
     return report.render()

@@ -1,4 +1,4 @@
-"""What policy.json says was in force: opt-out protocols, filters, personal data, the tokenizer that counts."""
+"""Policy in force (policy.json): opt-out protocols, filters, personal data, the tokenizer that counts."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from apertus_jax.release.data_summary.answers.template import NotAvailable
 from apertus_jax.release.data_summary.ledger_sums import LedgerSums
 from apertus_jax.release.data_summary.prepared_corpus import PreparedCorpus
-from apertus_jax.release.data_summary.template import NotAvailable
 
-DENY = "deny"
+DENY, NOT_UNDERSTOOD = "deny", "not_understood"
+NOT_ASKED = "not_asked"
+CONTENT_QUESTIONS = ("language", "quality", "quality_score", "toxicity", "contamination", "duplicates")
 # Reasons of the ledger, by what they are about: lack of consent, and content.
 CONSENT_REASONS = (
     *("removed_on_request", "robots", "robots_unreachable", "opt_out_signal"),
-    *("licence_unknown", "licence_not_permitted"),
+    *("licence_unknown", "licence_not_understood", "licence_not_permitted"),
 )
 # Signal → its name, what carries it in the document itself, what in a robots.txt, and in files collected beside.
 SIGNALS = {
     "tdmrep": ("TDM Reservation Protocol", "HTTP headers, meta tags", "", "tdmrep.json files"),
-    "aipref": ("AIPREF Content-Usage (train-ai)", "HTTP headers", "robots.txt files", ""),
-    "content_signal": ("Content-Signal (ai-train)", "HTTP headers", "robots.txt files", ""),
+    "aipref": ("AIPREF Content-Usage (train-ai)", "HTTP headers, meta tags", "robots.txt files", ""),
+    "content_signal": ("Content-Signal (ai-train)", "HTTP headers, meta tags", "robots.txt files", ""),
     "noai": ("noai and noml", "HTTP headers, meta tags", "", ""),
     "ai_txt": ("ai.txt", "", "", "ai.txt files"),
 }
@@ -104,7 +106,25 @@ def _signals(corpus: PreparedCorpus, sums: LedgerSums) -> Iterator[dict[str, Any
             "host unreachable": "no effect",
             "sources": ", ".join(sources) or "all",
             "documents it refuses": sums.signals[kind, DENY],
+            "documents about which it was not understood": sums.signals[kind, NOT_UNDERSTOOD],
+            "what is not understood": "left out" if rule.get(NOT_UNDERSTOOD) == "refuse" else "kept",
         }
+
+
+def not_asked(corpus: PreparedCorpus, about_content: bool | None = None) -> dict[str, str]:
+    """Returns what the policy did not ask → why: everything, or what is about content, or what is about consent."""
+    unasked = corpus.summary.get(NOT_ASKED, {})
+    return {
+        name: why
+        for name, why in unasked.items()
+        if about_content is None or (name in CONTENT_QUESTIONS) is about_content
+    }
+
+
+def not_asked_in_words(corpus: PreparedCorpus, about_content: bool) -> str:
+    """Returns what was not asked as a sentence, empty for nothing."""
+    found = not_asked(corpus, about_content)
+    return f"Not asked: {'; '.join(f'{name} ({why})' for name, why in found.items())}." if found else ""
 
 
 def left_out(sums: LedgerSums, reasons: Sequence[str]) -> list[dict[str, Any]]:

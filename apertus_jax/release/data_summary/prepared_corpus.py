@@ -1,4 +1,4 @@
-"""A finished prepared corpus, read as files: this room does not import the one that wrote it.
+"""Prepared corpus read as files: this package does not import the one that wrote it.
 
 PREPARED/COMMITTED.json, funnel.json, policy.json
 PREPARED/parts/NNNNNN/{documents,ledger,quarantine}.parquet
@@ -7,14 +7,15 @@ PREPARED/parts/NNNNNN/{documents,ledger,quarantine}.parquet
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import read_json_object
+from apertus_jax.storage.manifests import require_fields
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,7 +36,7 @@ FUNNEL_FILE, POLICY_FILE = "funnel.json", "policy.json"
 
 @dataclasses.dataclass(frozen=True)
 class PreparedCorpus:
-    """What the manifest and its small files say.
+    """Manifest and small files of a prepared corpus.
 
     Attributes:
       folder: where it lies.
@@ -65,7 +66,9 @@ class PreparedCorpus:
         for name in (FUNNEL_FILE, POLICY_FILE):
             if name not in manifest["files"]:
                 raise UserError(f"{root} has no {name}, so an older version wrote it; run `apertus prepare` again")
-        in_force = json.loads((root / POLICY_FILE).read_text())
+        in_force = read_json_object(root / POLICY_FILE)
+        require_fields(in_force, {"policy": dict, "scores": dict}, str(root / POLICY_FILE))
+        require_fields(manifest["summary"], {PARTS: dict}, f"{root}: summary")
         if missing := sorted(set(POLICY_PARTS) - set(in_force["policy"])):
             raise UserError(f"{root / POLICY_FILE} has no {missing[0]}, so another version wrote it; prepare again")
         return cls(
@@ -74,7 +77,7 @@ class PreparedCorpus:
             summary=manifest["summary"],
             policy=in_force["policy"],
             scores=in_force["scores"],
-            funnel=json.loads((root / FUNNEL_FILE).read_text()),
+            funnel=read_json_object(root / FUNNEL_FILE),
         )
 
     @property
@@ -97,11 +100,7 @@ class PreparedCorpus:
         if manifest["digest"] != self.summary["parts"][part.name]:
             raise UserError(f"{part} is not the part that {self.folder} was made of; run `apertus prepare` again")
         for name in (LEDGER_FILE, QUARANTINE_FILE):
-            path = part / name
-            if not path.exists():
-                raise UserError(f"{path} is missing from a committed {PART_KIND}; restore it or prepare again")
-            if artifacts.digest_file(path) != manifest["files"][name]["blake2b"]:
-                raise UserError(f"{path} has changed since it was committed (digest differs); restore it")
+            artifacts.check_committed(part / name, manifest["files"][name], PART_KIND)
         documents, size = part / DOCUMENTS_FILE, manifest["files"][DOCUMENTS_FILE]["bytes"]
         if not documents.exists() or documents.stat().length != size:
             raise UserError(f"{documents} is missing or has not the {size} bytes that were committed; restore it")

@@ -1,24 +1,26 @@
-"""The value of `generate.output_filter`: which filter is applied, whom it must come from, and what it does."""
+"""Applied output filter (`generate.output_filter`): which file, whose signature, which action."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 import logging
 from typing import Any
 
+from apertus_jax import clock
 from apertus_jax.errors import UserError
-from apertus_jax.release.output_filter.build_command import parse_date, read_filter_bytes
 from apertus_jax.release.output_filter.filter_file import ProtectedContent, read_filter
 from apertus_jax.release.output_filter.hashing import read_string_key
 from apertus_jax.release.output_filter.matching import Action, FilteredText
+from apertus_jax.release.output_filter.output_filter_command import read_filter_bytes
 from apertus_jax.release.output_filter.signing import load_public_key
+from apertus_jax.validation import fields_by_annotation
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class OutputFilter:
     """A published filter and how to apply it; `apertus_jax.inference.text_filter` says what `generate` asks of it.
 
@@ -44,7 +46,7 @@ class OutputFilter:
         if self.action not in list(Action):
             raise UserError(f"OutputFilter.action = {self.action!r} must be one of {', '.join(Action)}")
         if self.today:
-            parse_date(self.today, "OutputFilter.today")
+            clock.require_day(self.today, "OutputFilter.today")
 
     @functools.cached_property
     def protected(self) -> ProtectedContent:
@@ -56,9 +58,7 @@ class OutputFilter:
         content, name = read_filter_bytes(self.file)
         string_key = read_string_key(self.string_key) if self.string_key else b""
         protected = read_filter(content, name, load_public_key(self.public_key), string_key)
-        today = (
-            parse_date(self.today, "OutputFilter.today") if self.today else datetime.datetime.now(datetime.UTC).date()
-        )
+        today = clock.require_day(self.today, "OutputFilter.today") if self.today else clock.today()
         if today.isoformat() >= protected.header.expires:
             _log.warning(
                 "output filter %s, version %d of %s, is stale since %s: it lacks later removals; fetch a newer one",

@@ -1,4 +1,4 @@
-"""A Bloom filter over digests that are uniformly distributed already, such as truncated SHA-256."""
+"""Bloom filter over digests that are already uniform, such as truncated SHA-256."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 DIGEST_BYTES = 16
 # In fewer bits the places of one digest often fall together, and more pass than designed.
-FEWEST_BITS = 1024
+MIN_BITS = 1024
 _MASK = (1 << 64) - 1
 
 
@@ -16,7 +16,7 @@ def bloom_size(count: int, rate: float) -> tuple[int, int]:
     """Returns (bits, hashes) for `count` digests of which a share `rate` of others shall pass; bits fill bytes."""
     if not count:
         return 0, 0
-    bits = max(FEWEST_BITS, math.ceil(-count * math.log(rate) / math.log(2) ** 2))
+    bits = max(MIN_BITS, math.ceil(-count * math.log(rate) / math.log(2) ** 2))
     return -(-bits // 8) * 8, max(1, round(-math.log2(rate)))
 
 
@@ -52,7 +52,6 @@ class Bloom:
     """The bit array, opened for single lookups."""
 
     def __init__(self, table: bytes, bits: int, hashes: int):
-        """Takes what `build_bloom` returned."""
         self._table, self._bits, self._hashes = table, bits, hashes
 
     def may_hold(self, digest: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The file of an output filter: a signed list of digests (data spec §13, evaluation spec §9 REL-3).
+"""Output filter file: a signed list of digests.
 
     APERTUS OUTPUT FILTER 1 ⏎
     {…}⏎                        the header, one line of JSON with sorted keys: `head -2 FILE` shows it
@@ -10,24 +10,26 @@
 
 The same lists, settings, dates and key give the same bytes. Nothing in it is text of what is listed; what the digests
 give away to who guesses is told in `hashing`.
+
+Source: docs/reference/data.md §13; docs/reference/evaluation_and_release.md §9.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.release.output_filter.bloom import DIGEST_BYTES, Bloom, halves
 from apertus_jax.release.output_filter.hashing import NgramHash, StringHash, check_scrypt_n, fingerprint
 from apertus_jax.release.output_filter.signing import SIGNATURE_BYTES, is_signed_by
-from apertus_jax.release.output_filter.words import NORMALISATION
+from apertus_jax.release.output_filter.words import NORMALIZATION
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import parse_json
 
 MAGIC = b"APERTUS OUTPUT FILTER 1\n"
 FILTER_FILE = "output_filter.bin"
@@ -36,7 +38,7 @@ PREFILTER_BYTES = 4
 
 @dataclasses.dataclass(frozen=True)
 class FilterHeader:
-    """What a filter says about itself; every field is in the file.
+    """Header of a filter; every field is in the file.
 
     Attributes:
       version: 1 for a first filter, one more than the superseded one after that.
@@ -95,8 +97,10 @@ class FilterHeader:
         Raises:
           ValueError: it is not what `to_bytes` writes.
         """
-        fields = json.loads(line)
-        kept = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        fields = parse_json(line, "the header")
+        kept: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
         header = cls(**kept)
         if cls.to_bytes(header) != MAGIC + line + b"\n":
             raise ValueError("the header is not in its canonical spelling")
@@ -107,7 +111,7 @@ class ProtectedContent:
     """A filter, opened: asks whether words or a string are listed."""
 
     def __init__(self, header: FilterHeader, sections: Sequence[bytes], digest: str, string_key: bytes):
-        """Takes the parts of a file that has been checked; use `read_filter`."""
+        """Use `read_filter`, which checks the file."""
         self.header = header
         self.digest = digest
         self.bloom_table, self.ngrams, prefilters, self.strings = sections
@@ -183,9 +187,9 @@ def read_filter(content: bytes, name: str, public_key: bytes, string_key: bytes 
         raise UserError(
             f"{name} has {len(payload)} bytes of digests where its header says {sum(sizes)}; fetch it again"
         )
-    if header.normalisation != NORMALISATION:
+    if header.normalisation != NORMALIZATION:
         raise UserError(
-            f"{name} normalises by {header.normalisation!r}, we by {NORMALISATION!r}; update one of the two"
+            f"{name} normalises by {header.normalisation!r}, we by {NORMALIZATION!r}; update one of the two"
         )
     if header.num_strings:
         check_scrypt_n(header.scrypt_n)
@@ -199,7 +203,7 @@ def read_filter(content: bytes, name: str, public_key: bytes, string_key: bytes 
 
 def _why_not_signed(name: str, line: bytes, public_key: bytes) -> str:
     try:
-        claimed: Any = json.loads(line)["public_key"]
+        claimed: Any = parse_json(line, name)["public_key"]
     except (ValueError, KeyError, TypeError):
         claimed = None
     if isinstance(claimed, str) and claimed != public_key.hex():

@@ -1,4 +1,4 @@
-"""The two hashes of the output filter: a fast one for passages, a slow one for short strings (data spec §13).
+"""Hashes of the output filter: a fast one for passages, a slow one for short strings.
 
 Passages: SHA-256 under a public salt, cut to 128 bits, of n words in a row. Nobody finds eight words from a digest, but
 who knows most of a passage can try the rest word by word; therefore the filter keeps n-grams side by side by default,
@@ -12,6 +12,8 @@ stand in it, does forbid it; without the key even a right guess cannot be recogn
 Not each run of words in a text can be hashed slowly. A few bits of a fast hash (salted, keyed like the slow one) decide
 which need be: a share `prefilter_rate` of all others. The same share of wrong guesses is all that the slow hash still
 has to be computed for, so a low rate makes both filtering and guessing cheaper.
+
+Source: docs/reference/data.md §13.
 """
 
 from __future__ import annotations
@@ -42,7 +44,6 @@ class NgramHash:
     """The digest of n words in a row: SHA-256(salt, "ngram", n, words with single spaces) cut to 128 bits."""
 
     def __init__(self, salt: bytes):
-        """Takes the filter's salt."""
         self._salted = hashlib.sha256(salt + b"ngram")
 
     def digest(self, words: Sequence[str]) -> bytes:

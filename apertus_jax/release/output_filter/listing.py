@@ -1,4 +1,4 @@
-"""What a filter shall protect: the listing that people write, and the n-grams and strings it comes to.
+"""Listing of protected content: what people write, and the n-grams and strings made from it.
 
     {"text": "A passage that somebody asked to have removed …"}
     {"string": "Erika Muster"}
@@ -10,16 +10,18 @@ listing is personal data: no message repeats a value of it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
 
-from apertus_jax import artifacts
 from apertus_jax.errors import UserError
 from apertus_jax.release.output_filter.words import is_unspaced, words_of
+from apertus_jax.storage import artifacts
+from apertus_jax.storage.json_reader import parse_json
+from apertus_jax.storage.listing import regular_file
+from apertus_jax.validation import fields_by_annotation
 
 # A string shorter than this would be found in every other text. Letters of scripts without spaces say more.
 SHORTEST_STRING = 4
@@ -29,12 +31,14 @@ SHORTEST_PASSAGE = 24
 SHORTEST_UNSPACED_PASSAGE = 8
 # The filter holds back as much text as its longest string.
 LONGEST_STRING = 1024
+TOMBSTONED = "tombstoned_documents"  # the kind of folder that the command of this name writes
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
+@fields_by_annotation
 class NgramPlan:
-    """How passages become n-grams.
+    """Rule by which passages become n-grams.
 
     Attributes:
       sizes: lengths in words; a passage is protected by the longest that it is as long as.
@@ -48,12 +52,12 @@ class NgramPlan:
     stride: int = 0
 
     def __post_init__(self) -> None:
-        for name, sizes in (("ngram_sizes", self.sizes), ("unspaced_ngram_sizes", self.unspaced_sizes)):
+        for name, sizes in (("sizes", self.sizes), ("unspaced_sizes", self.unspaced_sizes)):
             if not sizes or any(not isinstance(size, int) or not 2 <= size <= 64 for size in sizes):
-                raise UserError(f"{name} = {list(sizes)!r} must be whole numbers of words from 2 to 64")
+                raise UserError(f"NgramPlan.{name} = {list(sizes)!r} must be whole numbers of words from 2 to 64")
         if not 0 <= self.stride <= min(*self.sizes, *self.unspaced_sizes):
             raise UserError(
-                f"ngram_stride={self.stride} must be from 1 to the smallest n-gram size, or 0 for side by side; "
+                f"NgramPlan.stride = {self.stride} must be from 1 to the smallest n-gram size, or 0 for side by side; "
                 "a larger one would leave words between n-grams unprotected"
             )
 
@@ -65,6 +69,7 @@ class NgramPlan:
     def ngrams(self, words: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """Yields the n-grams that protect a passage that is long enough."""
         size = self.size_for(words)
+        assert size is not None  # the passage is long enough
         last = len(words) - size
         for start in (*range(0, last, self.stride or size), last):
             yield tuple(words[start : start + size])
@@ -72,7 +77,7 @@ class NgramPlan:
 
 @dataclasses.dataclass
 class Listing:
-    """What a listing comes to.
+    """N-grams and strings made from a listing.
 
     Attributes:
       ngrams: tuples of words.
@@ -136,9 +141,16 @@ def read_listing(inputs: Sequence[epath.PathLike], plan: NgramPlan) -> Listing:
             except UserError as error:
                 raise UserError(f"{place}: {error}") from error
     if not listing.ngrams and not listing.strings:
+        if not listing.unprotected and all(map(_is_of_tombstoned, inputs)):
+            _log.warning("tombstoned has found nothing in the older store: the filter is valid and lists nothing")
+            return listing
         named = ", ".join(str(path) for path in inputs)
         raise UserError(f'{named} lists nothing to protect; write lines {{"text": …}} or {{"string": …}}')
     return listing
+
+
+def _is_of_tombstoned(path: epath.PathLike) -> bool:
+    return artifacts.is_complete(path) and artifacts.kind_of(path) == TOMBSTONED
 
 
 def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str, str]]:
@@ -161,7 +173,7 @@ def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str, str]]:
         if not files:
             raise UserError(f"listing {root} holds no .jsonl file; give the folder that tombstoned wrote")
     for file in files:
-        with file.open("rb") as lines:
+        with regular_file(file, "listing").open("rb") as lines:
             for row, line in enumerate(lines, start=1):
                 if line.strip():
                     place = f"{file}, row {row}"
@@ -169,14 +181,7 @@ def read_rows(path: epath.PathLike) -> Iterator[tuple[str, str, str]]:
 
 
 def _parsed(line: bytes, place: str) -> tuple[str, str]:
-    try:
-        fields: Any = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: not UTF-8 at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not valid JSON ({error.msg} at character {error.pos})") from error
-    except RecursionError as error:
-        raise UserError(f"{place}: not a flat JSON object") from error
+    fields: Any = parse_json(line, place)
     given = [name for name in ("text", "string") if isinstance(fields, dict) and fields.get(name) is not None]
     if len(given) != 1:
         raise UserError(f'{place}: an object with either "text" or "string" is expected')

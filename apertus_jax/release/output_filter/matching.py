@@ -1,7 +1,9 @@
-"""Finding what a filter lists in a stream of text, and taking it out (data spec §13).
+"""Streaming matcher of the output filter: finds what is listed, and redacts, stops or logs.
 
 What is found does not depend on where the stream was cut. Memory is bounded by the longest n-gram or string of the
 filter, whatever the length of the text: text is held back until nothing listed can begin in it any more.
+
+Source: docs/reference/data.md §13.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Action(enum.StrEnum):
-    """What happens to an occurrence: it is replaced, or ends the text, or is only counted."""
+    """Action on an occurrence: it is replaced, or ends the text, or is only counted."""
 
     REDACT = "redact"
     STOP = "stop"
@@ -45,16 +47,16 @@ class WordMatcher:
         self._protected = protected
         self._sizes = protected.header.ngram_sizes
         self._lengths = protected.header.string_lengths
-        self.most_words = max(self._sizes, default=0)
-        self.most_characters = max(self._lengths, default=0)
+        self.max_words = max(self._sizes, default=0)
+        self.max_characters = max(self._lengths, default=0)
         self.num_words = 0
         self.num_characters = 0  # of all words so far
-        self._words: collections.deque[str] = collections.deque(maxlen=self.most_words)
-        self._tail = ""  # the last `most_characters` of them
+        self._words: collections.deque[str] = collections.deque(maxlen=self.max_words)
+        self._tail = ""  # the last `max_characters` of them
         self._starts: collections.OrderedDict[int, int] = collections.OrderedDict()  # character → number of its word
 
     def add(self, word: str) -> list[Match]:
-        """Takes the next word and returns the occurrences that end with it."""
+        """Feeds the next word; returns the occurrences that end with it."""
         self.num_words += 1
         self._words.append(word)
         matches = self._strings(word) if self._lengths else []
@@ -67,8 +69,8 @@ class WordMatcher:
     def _strings(self, word: str) -> list[Match]:
         self._starts[self.num_characters] = self.num_words - 1
         self.num_characters += len(word)
-        self._tail = (self._tail + word)[-self.most_characters :]
-        while next(iter(self._starts)) < self.num_characters - self.most_characters:
+        self._tail = (self._tail + word)[-self.max_characters :]
+        while next(iter(self._starts)) < self.num_characters - self.max_characters:
             self._starts.popitem(last=False)
             if not self._starts:  # the word alone is longer than any string
                 return []
@@ -118,7 +120,7 @@ class FilteredText:
         self.feed(context)
 
     def feed(self, text: str) -> str:
-        """Takes the next piece of the text and returns what may be shown of it and of what was held back."""
+        """Feeds the next piece of the text; returns what may be shown of it and of what was held back."""
         return self._take_all([] if self.stopped else self._reader.feed(text))
 
     def finish(self) -> str:
@@ -190,8 +192,8 @@ class FilteredText:
     def _num_safe(self) -> int:
         """Returns how many of the held chunks no occurrence can reach any more that ends with a later word."""
         matcher = self._matcher
-        first_word = matcher.num_words - max(matcher.most_words, 1) + 1
-        first_start = matcher.num_characters - matcher.most_characters
+        first_word = matcher.num_words - max(matcher.max_words, 1) + 1
+        first_start = matcher.num_characters - matcher.max_characters
         safe = 0
         for held in self._held:
             if held.end_word > first_word or held.last_start > first_start:

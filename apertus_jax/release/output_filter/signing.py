@@ -1,4 +1,4 @@
-"""Ed25519 keys of those who publish output filters.
+"""Ed25519 signatures of output filters.
 
 Who publishes makes a key pair once, keeps the private key, and publishes the public one where users trust it:
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from etils import epath
 
 from apertus_jax.errors import UserError
+from apertus_jax.storage.listing import regular_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -63,7 +64,7 @@ def load_signing_key(path: epath.PathLike) -> Ed25519PrivateKey:
     if not file.exists() or file.is_dir():
         raise UserError(f"signing key {file} does not exist; {advice}")
     try:
-        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(regular_file(file, "signing key").read_bytes(), password=None)
     except TypeError as error:
         raise UserError(f"signing key {file} has a password; give a copy without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -104,7 +105,7 @@ def load_public_key(key: str) -> bytes:
     if not key or not file.exists() or file.is_dir():
         raise UserError(f"public key {key!r} is neither 64 hexadecimal digits nor a file; give the publisher's key")
     try:
-        found = serialization.load_pem_public_key(file.read_bytes())
+        found = serialization.load_pem_public_key(regular_file(file, "public key").read_bytes())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UserError(f"public key {file} is not a public key in a PEM file; give the publisher's key") from error
     if not isinstance(found, Ed25519PublicKey):

@@ -1,4 +1,4 @@
-"""Words of a text as the output filter compares them, read from a stream (data spec §13).
+"""Word normalisation of the output filter, over a stream of text.
 
 Normalisation, in this order:
 
@@ -17,6 +17,8 @@ Normalisation, in this order:
 The reader cuts a stream at places where nothing on one side changes the other, so the words do not depend on how the
 stream was cut into pieces. It needs a bounded memory, for which a run of more than `LONGEST_CHUNK` characters without
 any such place is cut there; beyond that length spellings with more or fewer characters need not meet.
+
+Source: docs/reference/data.md §13.
 """
 
 from __future__ import annotations
@@ -28,16 +30,13 @@ from typing import NamedTuple
 
 import regex
 
-NORMALISATION = "apertus-words-1: without ignorable characters, NFKC, case folded, dotless i as i"
+from apertus_jax.unspaced_scripts import WORDS_1, script_pattern
+
+NORMALIZATION = "apertus-words-1: without ignorable characters, NFKC, case folded, dotless i as i"
 LONGEST_CHUNK = 1024
-UNSPACED_SCRIPTS = (
-    *("Han", "Hiragana", "Katakana", "Bopomofo", "Yi", "Nushu", "Tangut", "Khitan_Small_Script"),
-    *("Thai", "Lao", "Khmer", "Myanmar", "Tai_Le", "New_Tai_Lue", "Tai_Tham", "Tai_Viet", "Ahom"),
-    *("Javanese", "Balinese", "Kawi", "Batak", "Rejang", "Makasar", "Buginese", "Cham"),
-)
 _CACHED_CHUNKS = 1 << 14
 _IGNORED = r"\p{Default_Ignorable_Code_Point}\p{Cf}"
-_SCRIPTS = "".join(rf"\p{{Script={name}}}" for name in UNSPACED_SCRIPTS)
+_SCRIPTS = script_pattern(WORDS_1)
 # Letters that decompose into something that belongs to the letter before: Thai and Lao sara am.
 _JOINING_LETTERS = "\u0e33\u0eb3"
 _UNSPACED = rf"[[{_SCRIPTS}]&&[\p{{L}}\p{{N}}]]"

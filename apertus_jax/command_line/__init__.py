@@ -1,0 +1,1 @@
+"""Command line: the parser, plain flags and what they bind, shell completion, the closing line."""

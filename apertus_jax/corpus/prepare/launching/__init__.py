@@ -1,0 +1,1 @@
+"""Launchers of unit tasks: processes of this machine, SLURM arrays, Apache Beam."""

@@ -1,0 +1,1 @@
+"""Web formats: HTTP messages, content codings, text encodings, and dates."""

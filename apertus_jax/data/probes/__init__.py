@@ -1,0 +1,1 @@
+"""Memorization probes: planted texts and the files that name them."""

@@ -1,0 +1,1 @@
+"""Provenance: which documents a step read, which steps read a document, what was removed since."""

@@ -1,0 +1,1 @@
+"""Tokenizers: byte-level BPE, the layout of special tokens, the Apertus vocabulary."""

@@ -1,0 +1,1 @@
+"""Canaries: planted secrets and their exposure (Carlini et al. 2019)."""

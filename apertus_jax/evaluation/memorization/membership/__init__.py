@@ -1,0 +1,1 @@
+"""Membership inference: attacks, their quality, and the baseline that never saw the model."""

@@ -1,0 +1,1 @@
+"""Process environment: failures as one line, interruptions, time limits, memory, secrets, the machine."""

@@ -1,0 +1,1 @@
+"""Answers of the public training-data summary, section by section."""

@@ -1,0 +1,1 @@
+"""Terminal output: terminal-safe text, console streams, HTML reports."""

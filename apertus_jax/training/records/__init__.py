@@ -1,0 +1,1 @@
+"""Run records: configuration, history, metrics, completion, and what checks them."""
