@@ -95,8 +95,9 @@ def told_in_flags(line: str, command: Command, given: Sequence[Given]) -> str:
     for name, flag in flags.items():
         if name in typed:
             each = typed[name]
-            shown = re.escape(repr(each.value))
-            line = re.sub(rf"(?<![\w.]){re.escape(name)} = {shown}(?!\w)", _as_it_stands(each.typed), line)
+            if repr(each.value) in line:
+                shown = re.escape(repr(each.value))
+                line = re.sub(rf"(?<![\w.]){re.escape(name)} = {shown}(?!\w)", _as_it_stands(each.typed), line)
             line = re.sub(rf"(?<![\w.]){re.escape(name)} = ", _as_it_stands(f"--{flag}="), line)
         line = re.sub(rf"(?<![\w.-])(?:--gin\.)?{re.escape(name)}(?![\w.])(?! = )", f"--{flag}", line)
     return _with_flag_of_path(line, command, given)
@@ -111,7 +112,7 @@ def _with_flag_of_path(line: str, command: Command, given: Sequence[Given]) -> s
     """Returns the line with the flag before the path that it begins with, if a flag gave just that path."""
     positional = f"{command.function}.{command.positional}"
     for each in given:
-        if not isinstance(each.value, str) or not each.value or each.binding == positional:
+        if not isinstance(each.value, str) or each.binding == positional or not each.value or each.value not in line:
             continue
         start = re.match(rf"({re.escape(command.function)}: )?{re.escape(each.value)}(?=[\s:,;]|$)", line)
         if start:

@@ -33,6 +33,10 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
     """
     read = [value for name, value in arguments.items() if name not in NO_INPUTS]
     for each in _texts(read):
+        if len(each) > LONGEST_PATH:
+            raise UserError(
+                f"{command}: {_shown(each)} is {len(each):,} characters long; no path has more than {LONGEST_PATH:,}"
+            )
         _check_readable(each, command)
     output = arguments.get(OUTPUT)
     if isinstance(output, str | os.PathLike) and os.fspath(output):
@@ -150,11 +154,14 @@ def _check_apart(output: str, read: str, name: str) -> None:
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:
-    """Yields every text in values, lists and configuration objects that is the path of something that exists."""
+    """Yields every text in values, lists and configuration objects that is the path of something that exists.
+
+    A text with more slashes than a path has characters is yielded too: libraries take minutes over one.
+    """
     for value in values:
         if isinstance(value, str | os.PathLike):
             text = os.fspath(value)
-            if isinstance(text, str) and 0 < len(text) <= LONGEST_PATH and _exists(text):
+            if isinstance(text, str) and (_exists(text) or text.count("/") > LONGEST_PATH):
                 yield text
         elif isinstance(value, list | tuple | set | frozenset):
             yield from _texts(value)
@@ -165,4 +172,4 @@ def _texts(values: Iterable[Any]) -> Iterator[str]:
 
 
 def _exists(text: str) -> bool:
-    return "\0" not in text and is_local(text) and os.path.exists(text)
+    return 0 < len(text) <= LONGEST_PATH and "\0" not in text and is_local(text) and os.path.exists(text)
