@@ -3,7 +3,7 @@ PYTHON ?= $(or $(shell command -v python3.11 || command -v python3.12 || command
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install install-dev quickstart docs test test-python test-latest test-slow test-hostile test-browser lint clean
+.PHONY: install install-dev quickstart docs test test-python test-latest test-slow test-hostile test-timed test-browser lint clean
 
 # What the quickstart runs; `make install` takes the whole CPU runtime.
 QUICKSTART := .[train,corpus,plots]
@@ -76,6 +76,10 @@ test-slow: install-dev
 
 test-hostile: install-dev
 	$(RUN) -m pytest -n 2 --dist load -m hostile tests/hostile
+
+# What asserts processor time; one test at a time, on a machine that does nothing else.
+test-timed: install-dev
+	$(RUN) -m pytest -m timed
 
 # Reports in a headless browser, at three widths, dark and light; screenshots in build/screenshots. It needs a Chromium:
 # `apt-get install chromium`, or `.venv/bin/playwright install chromium`.

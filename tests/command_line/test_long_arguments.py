@@ -1,7 +1,5 @@
 """Arguments of a megabyte are told in a short line."""
 
-import time
-
 import pytest
 
 from apertus_jax.cli import main
@@ -24,9 +22,7 @@ MEGABYTE = 1 << 20
     ids=["long text", "text", "name", "list", "module", "gin file", "path"],
 )
 def test_long_argument_is_told_in_a_short_line(tmp_path, capsys, argument):
-    started = time.process_time()
     assert main(["tokenize", f"--output={tmp_path / 'out'}", argument]) == 2
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1 and len(shown) < LONGEST_LINE + 20
-    assert time.process_time() - started < 10
     assert not (tmp_path / "out").exists()

@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -96,12 +95,10 @@ def set_tensors(repository, tensors):
         ({"model_type": ["apertus"]}, "model_type"),
     ],
 )
-def test_config_of_a_stranger_is_refused_by_name_in_seconds(repository, tmp_path, changes, words):
+def test_config_of_a_stranger_is_refused_by_name(repository, tmp_path, changes, words):
     set_config(repository, **changes)
-    started = time.monotonic()
     with pytest.raises(UserError, match=words) as caught:
         import_huggingface(repository, tmp_path / "model")
-    assert time.monotonic() - started < 60
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
     assert not (tmp_path / "model").exists()
 

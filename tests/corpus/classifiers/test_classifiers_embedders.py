@@ -113,6 +113,7 @@ def test_hashed_vectors_do_not_depend_on_neighbours_or_process():
 
 
 @pytest.mark.parametrize("unit", ["\u0301\u0323", "a", "\u200b", "x ", "\ufdfa"])
+@pytest.mark.timed
 def test_hostile_text_takes_linear_time(unit):
     embedder = HashedNgramEmbedding().build()
     assert_linear(lambda text: embedder.embed(embedder.chunks(text)), repeated(unit), 10_000)

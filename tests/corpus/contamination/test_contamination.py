@@ -160,12 +160,22 @@ def test_prefilter_wants_a_run_of_eight_tokens(tmp_path):
     assert scorer.score([document(" ".join(scattered))])[0]["contamination_ratio"] == 0.0
 
 
-def test_hostile_repetition_is_bounded_and_reported(tmp_path):
+def hostile_repetition(tmp_path):
+    """A scorer, and two documents whose every place matches its item."""
     item = " ".join(["ha"] * 300)
     scorer = scorer_of(tmp_path, [item, " ".join(random_words(random.Random(0), 40))])
-    hostile = [document("ha " * 200_000), document("ho ha " * 200_000)]
-    rows = scorer.score(hostile)
+    return scorer, [document("ha " * 200_000), document("ho ha " * 200_000)]
+
+
+@pytest.mark.timed
+def test_hostile_repetition_takes_bounded_time(tmp_path):
+    scorer, hostile = hostile_repetition(tmp_path)
     assert_bounded(lambda: scorer.score(hostile), 10)
+
+
+def test_hostile_repetition_is_reported(tmp_path):
+    scorer, hostile = hostile_repetition(tmp_path)
+    rows = scorer.score(hostile)
     assert rows[0]["contamination_ratio"] == 0.0 and rows[0]["contamination_bound"] == 1.0
     verdict = ContaminationRule().verdict({"source": "web", **rows[0]}, {})
     assert verdict.reason == Reason.CONTAMINATION and "not settled" in verdict.detail

@@ -131,5 +131,6 @@ def test_spans_of_folded_text_lead_back(text):
 @pytest.mark.parametrize(
     "piece", ["\u200b", "a\u200b", "1\u200b", "@\u200b", "\uff20", "1\u2013", "\u0661.", "%40", "&#64;"]
 )
+@pytest.mark.timed
 def test_time_is_linear_on_disguises(piece):
     assert_linear(lambda text: rewrite(text, EVERYTHING), repeated(piece), 10_000)

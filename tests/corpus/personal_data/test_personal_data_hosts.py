@@ -200,5 +200,6 @@ def test_public_ipv4_is_found_and_numbering_never(address, context, numbering):
 @pytest.mark.parametrize(
     "piece", ['"', '"a@', "anna@1.2.3.", "anna@2400:", "git@x.org:a", "foo==8.8.4.4,", "[8.8.4.4]"]
 )
+@pytest.mark.timed
 def test_time_stays_linear_on_halves_of_hosts(piece):
     assert_linear(lambda text: rewrite(text, STRICT), repeated(piece), 8_000)

@@ -211,6 +211,7 @@ def test_only_the_beginning_of_a_long_document_is_measured():
 
 
 @pytest.mark.parametrize("piece", ["a", "a ", "漢", "\n", "- \n", ".", "́", "ab cd ef gh ij kl mn\n", "\ud800"])
+@pytest.mark.timed
 def test_hostile_documents_take_linear_time(piece):
     assert_linear(score, repeated_to(piece), 15_000)
 

@@ -478,6 +478,7 @@ def test_hostile_carriers_never_raise(tmp_path_factory, robots, tdmrep, ai_txt, 
     assert {entry["verdict"] for entry in row["signals"]} <= {"allow", "deny", "not_understood", "unknown"}
 
 
+@pytest.mark.timed
 def test_large_hostile_files_are_read_once_and_stay_fast(tmp_path):
     robots = "User-agent: *\n" + "".join(f"Content-Usage: /{'*a' * 20}{n} train-ai=n\n" for n in range(5000))
     rules = [{"location": f"/{'*a' * 20}{n}", **RESERVED} for n in range(5000)]

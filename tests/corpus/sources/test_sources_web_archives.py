@@ -242,7 +242,7 @@ def test_records_and_pages_that_are_too_large_are_passed_over(tmp_path):
         assert quarantined == [(2, "record_too_large"), (4, "decompression_bomb"), (6, "text_too_large")]
 
 
-@pytest.mark.parametrize(
+HOSTILE_PAGES = pytest.mark.parametrize(
     "html",
     [
         "<div>" * 100_000 + "hello",
@@ -254,16 +254,31 @@ def test_records_and_pages_that_are_too_large_are_passed_over(tmp_path):
         "<p>hello <p " + "a " * 500_000,
     ],
 )
+
+
+@pytest.mark.timed
+@HOSTILE_PAGES
 def test_hostile_pages_take_no_longer_than_their_size_allows(tmp_path, html):
-    content = response("x", html) + page("a")
-    documents, quarantined = read_bytes(tmp_path, content)
-    assert_bounded(lambda: read_bytes(tmp_path, content), 10)
+    assert_bounded(lambda: read_bytes(tmp_path, response("x", html) + page("a")), 10)
+
+
+@HOSTILE_PAGES
+def test_page_after_a_hostile_one_is_read(tmp_path, html):
+    documents, quarantined = read_bytes(tmp_path, response("x", html) + page("a"))
     assert documents[-1].text == "This is page a."
     assert len(documents) + len(quarantined) == 2
 
 
+LIKE_MEMBERS = b"\x1f\x8b\x08\x00" * 100_000
+
+
 def test_bytes_that_look_like_members_do_not_stop_the_reader(tmp_path):
-    content = gzip.compress(page("a")) + b"\x1f\x8b\x08\x00" * 100_000 + gzip.compress(page("b"))
+    content = gzip.compress(page("a")) + LIKE_MEMBERS + gzip.compress(page("b"))
     documents, quarantined = read_bytes(tmp_path, content, "a.warc.gz")
     assert documents[0].text == "This is page a." and quarantined[0] == (2, "damaged_file")
+
+
+@pytest.mark.timed
+def test_bytes_that_look_like_members_take_bounded_time(tmp_path):
+    content = gzip.compress(page("a")) + LIKE_MEMBERS + gzip.compress(page("b"))
     assert_bounded(lambda: read_bytes(tmp_path, content, "a.warc.gz"), 10)

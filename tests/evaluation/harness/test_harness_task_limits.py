@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import threading
-import time
 
 import pytest
 
@@ -25,11 +24,10 @@ def quick(monkeypatch):
 
 
 def refused(call, *arguments, **settings):
-    """The one line that a call ends with, and that it took seconds."""
-    began = time.monotonic()
+    """The one line that a call ends with."""
     with pytest.raises(UserError) as stopped, task_loading.task_errors("mine"):
         call(*arguments, **settings)
-    assert time.monotonic() - began < 60 and "\n" not in str(stopped.value)
+    assert "\n" not in str(stopped.value)
     return str(stopped.value)
 
 
