@@ -35,7 +35,7 @@ HELD = {
     "tombstones": "{granted:,} of {requests:,} requests granted, version {version}",
 }
 TELL_THEMSELVES = ("prepared_corpus", "comparison")
-COMMANDS_THAT_TELL = ("sweep",)  # their last line is their own
+COMMANDS_THAT_TELL = ("prepare", "sweep")  # their last line is their own, also where they have not finished
 # What a person opens, the first that is there.
 OPENED = ("report.html", "public_summary.html", "results.json", "generations.jsonl", "uses.jsonl", "documents.jsonl")
 

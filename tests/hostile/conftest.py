@@ -9,17 +9,23 @@ from tests.hostile import invocations
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory):
-    """A folder with an artefact of every command, and the results of the good calls that made them."""
+def good_calls(tmp_path_factory):
+    """The folder that the good call of every command has made, and what each of them wrote to the terminal."""
     root = tmp_path_factory.mktemp("hostile")
     invocations.write_materials(root)
     write_overlay(root / "overlay")
     previous = os.getcwd()
     os.chdir(root)
     try:
-        root_results = list(invocations.good_calls(root))
+        calls = list(invocations.good_calls())
     finally:
         os.chdir(previous)
-    failed = [f"{command}: {complaints[-500:]}" for command, status, complaints in root_results if status]
+    failed = [f"{call.command}: {call.complaints[-500:]}" for call in calls if call.status]
     assert not failed, "\n".join(failed)
-    return root
+    return root, {call.command: call for call in calls}
+
+
+@pytest.fixture(scope="session")
+def workspace(good_calls):
+    """A folder with an artefact of every command."""
+    return good_calls[0]

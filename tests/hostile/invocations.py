@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -218,9 +219,34 @@ def call(arguments: list[str], encoding: str = "utf-8") -> tuple[int, str, str]:
     return status, *(stream.buffer.getvalue().decode(encoding) for stream in (output, complaints))
 
 
-def good_calls(root: Path) -> Iterator[tuple[str, int, str]]:
-    """Makes every artefact of the workspace in the current folder → command, exit status, standard error of each."""
+@dataclasses.dataclass(frozen=True)
+class GoodCall:
+    """What a good call of a command gave: exit status, and its three streams of lines."""
+
+    command: str
+    status: int
+    shown: str
+    complaints: str
+    logged: str
+
+    @property
+    def last_lines(self) -> list[str]:
+        """The last line of each stream; in a terminal of one's own, one of them is the last of all."""
+        return [text.splitlines()[-1] for text in (self.shown, self.complaints, self.logged) if text]
+
+
+def good_calls() -> Iterator[GoodCall]:
+    """Makes every artefact of the workspace in the current folder, and yields each call."""
     for invocation in INVOCATIONS:
-        paths = dict(invocation.inputs)
-        status, _, complaints = call(invocation.arguments(paths, invocation.output))
-        yield invocation.command, status, complaints
+        logs = logging.StreamHandler(io.StringIO())
+        logs.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(logs)
+        root.setLevel(logging.INFO)  # as in a terminal of one's own
+        try:
+            given = call(invocation.arguments(dict(invocation.inputs), invocation.output))
+        finally:
+            root.removeHandler(logs)
+            root.setLevel(level)
+        yield GoodCall(invocation.command, *given, logs.stream.getvalue())

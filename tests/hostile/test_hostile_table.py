@@ -4,6 +4,7 @@ The suite runs each situation once and each command once; `make test-hostile` ru
 """
 
 import os
+import re
 
 import pytest
 
@@ -15,6 +16,18 @@ from tests.hostile.invocations import BY_COMMAND
 
 def test_every_command_has_a_good_call():
     assert set(BY_COMMAND) == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_ends_with_its_closing_line(good_calls, command):
+    call, output = good_calls[1][command], BY_COMMAND[command].output
+    if "output" not in cli.COMMANDS[command].flags:
+        assert call.shown.strip()  # it answers, and writes nothing
+        return
+    told = [line for line in call.last_lines if re.match(rf"{command}: .*\b(open|in) {output}\b", line)]
+    assert told, call.last_lines
+    # No kind of folder is told by its bare name, for want of a line in HELD.
+    assert not any(" written; " in line for line in told)
 
 
 @pytest.fixture
