@@ -278,6 +278,15 @@ COMMANDS = {
         "--output=runs/quickstart/data_summary",
         {"input": "prepared", "output": "output"},
         uses_jax=False,
+        variants={
+            "template": Command(
+                "apertus_jax.release.data_summary:data_summary_template",
+                "a gin file to fill in, with every source of a prepared corpus",
+                "apertus data-summary --template=runs/mine/data_summary.gin --input=runs/mine/prepared",
+                {"input": "prepared", "template": "template"},
+                uses_jax=False,
+            )
+        },
     ),
     "output-filter": Command(
         "apertus_jax.release.output_filter:build_output_filter",
@@ -329,6 +338,7 @@ PLAIN_FLAGS = {
     "baseline": "the arm that the others are measured against; else the first",
     "best_of": "a binding that was tuned: only its best value is compared (repeatable)",
     "tasks": "names of evaluation tasks, with commas between them",
+    "template": "a gin file to write instead, with a place for all that only the provider of the corpus knows",
     "prompt": "text to continue (repeatable)",
     "full": "show everything, not only what decided",
     "json": "print one JSON object for scripts, and nothing else",

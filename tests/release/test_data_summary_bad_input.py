@@ -117,3 +117,9 @@ def test_something_else_is_refused(small, tmp_path):
     for wrong, message in ((tmp_path / "summary", "holds a data_summary"), (tmp_path / "absent", "does not exist")):
         with pytest.raises(UserError, match=message):
             data_summary(wrong, tmp_path / "out")
+
+
+def test_description_of_a_stranger_names_the_template(small, tmp_path):
+    with pytest.raises(UserError, match=r"its sources are .*data-summary --template=FILE --input=…` writes") as caught:
+        data_summary(small, tmp_path / "out", sources=[described("gflanguages", "public")])
+    assert "\n" not in str(caught.value)

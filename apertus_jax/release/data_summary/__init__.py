@@ -1,5 +1,6 @@
 """Training data summary: EU public summary, datasheet, Croissant, list of domains."""
 
+from apertus_jax.release.data_summary.blank_declarations import data_summary_template
 from apertus_jax.release.data_summary.data_summary_command import data_summary
 from apertus_jax.release.data_summary.facts import (
     Crawler,
@@ -18,4 +19,5 @@ __all__ = [
     "PublishedModel",
     "SourceDescription",
     "data_summary",
+    "data_summary_template",
 ]

@@ -216,7 +216,7 @@ class Facts:
                 close = difflib.get_close_matches(name, known, n=3) or sorted(known)
                 raise UserError(
                     f"SourceDescription.source = {name!r} is not in the corpus; its sources are {', '.join(close)}: "
-                    "describe them in a copy of the gin file, or leave --gin_file out and fill in later"
+                    "`apertus data-summary --template=FILE --input=…` writes a gin file for them to fill in"
                 )
             if name in seen:
                 raise UserError(f"source {name!r} has two descriptions in data_summary.sources; keep one")
