@@ -100,29 +100,44 @@ def write_report(
 
 
 def recall_charts(exposures: Sequence[int], arms: Mapping[str, Any]) -> list[Chart]:
-    """Returns what the twins recall: Rouge-L and the first error against exposure, and a heat map of Rouge-L.
-
-    The twin without a mask is grey, its copy with other initial weights grey and dashed: the others are held to them.
-    """
+    """Returns what the twins recall: Rouge-L and the first error against exposure, and a heat map of Rouge-L."""
     names = [str(exposure) for exposure in exposures]
-    across = Axis("times read", scale="named", names=names)
     charts = []
     for title, metric, label in (
         ("Recall against exposure", "rouge_l", "Rouge-L"),
         ("Where the first error is", "prefix_match", "tokens before the first error"),
     ):
-        lines = []
-        for arm, found in arms.items():
-            rows = [found["recall"][name][metric] for name in names]
-            ends = ([row[end] for row in rows] for end in ("value", "lower", "upper"))
-            style = {STANDARD: {"color": GREY, "dash": 0}, RESTARTED: {"color": GREY, "dash": 1}}.get(arm)
-            own = style or {"color": sum(line.color != GREY for line in lines), "dash": 0}
-            lines.append(Line(arm, range(len(names)), *ends, **own))
-        charts.append(line_chart(title, lines, across, Axis(label)))
+        curves = {arm: [found["recall"][name][metric] for name in names] for arm, found in arms.items()}
+        charts.append(exposure_chart(title, names, curves, label))
     values = [[found["recall"][name]["rouge_l"]["value"] for name in names] for found in arms.values()]
-    rows = [arm for arm in arms]
-    charts.append(heat_map("Rouge-L of each twin", names, rows, values, "times read", "twin", "Rouge-L"))
-    return charts
+    return [*charts, heat_map("Rouge-L of each twin", names, list(arms), values, "times read", "twin", "Rouge-L")]
+
+
+def exposure_chart(
+    title: str,
+    exposures: Sequence[str],
+    arms: Mapping[str, Sequence[Mapping[str, float | None]]],
+    label: str,
+    shown: Mapping[str, str] | None = None,
+) -> Chart:
+    """Returns a curve for each twin over exposures.
+
+    The twin without a mask is grey, its copy with other initial weights grey and dashed: the others are held to them.
+
+    Args:
+      title: of the chart.
+      exposures: how often probes were read.
+      arms: name of a twin → value, lower and upper of each exposure.
+      label: of the values.
+      shown: how twins are called in the legend, where not by their name.
+    """
+    lines: list[Line] = []
+    for arm, rows in arms.items():
+        ends = ([row[end] for row in rows] for end in ("value", "lower", "upper"))
+        style = {STANDARD: {"color": GREY, "dash": 0}, RESTARTED: {"color": GREY, "dash": 1}}.get(arm)
+        own = style or {"color": sum(line.color != GREY for line in lines), "dash": 0}
+        lines.append(Line((shown or {}).get(arm, arm), range(len(exposures)), *ends, **own))
+    return line_chart(title, lines, Axis("times read", scale="named", names=exposures), Axis(label))
 
 
 def _interval(row: Mapping[str, float], form: str = ".3f") -> str:

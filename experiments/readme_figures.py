@@ -172,7 +172,8 @@ def measure_ablation(run: Path) -> dict[str, Any]:
     highest = max(exposures, key=int)
     unseen = [arm["recall"]["0"]["rouge_l"]["value"] for arm in results["arms"].values()]
     picture = DRAWN["ablation"]
-    draw_recall(ROOT / picture, results, exposures)
+    recall = recall_of(results)
+    draw_recall(ROOT / picture, recall)
     columns = [each.format(highest=highest, unseen=f"{min(unseen):.2f}–{max(unseen):.2f}") for each in ABLATION_COLUMNS]
     return {
         **provenance_of(f"python experiments/readme_figures.py ablation --run={run}"),
@@ -180,6 +181,7 @@ def measure_ablation(run: Path) -> dict[str, Any]:
         "parameters": results["parameters"],
         "columns": columns,
         "rows": [ablation_row(name, arm, highest) for name, arm in results["arms"].items()],
+        "recall": recall,
         "claims": [{name: each[name] for name in ("claim", "verdict", "reason")} for each in results["claims"]],
         "pictures": {str(picture): digest_of(ROOT / picture)},
     }
@@ -187,12 +189,9 @@ def measure_ablation(run: Path) -> dict[str, Any]:
 
 def ablation_row(name: str, arm: Mapping[str, Any], highest: str) -> list[str]:
     """Returns the cells of one twin."""
-    strategy, _, rest = name.partition(":")
-    k = rest.partition(":")[0]
-    shown = ARM_NAMES.get(name) or f"{ARM_NAMES.get(strategy, strategy)}, k = {k}"
     copies, loss = arm["copies"], arm["held_out"]["all"]
     return [
-        shown,
+        shown_name(name),
         f"{arm['recall'][highest]['rouge_l']['value']:.3f}",
         "1" if name == "none" else _with_interval(arm["excess_over_standard"], "value", "{:.2f}"),
         "–" if copies is None else f"{copies['rouge_l']['value']:.2f}",
@@ -201,6 +200,12 @@ def ablation_row(name: str, arm: Mapping[str, Any], highest: str) -> list[str]:
         else f"{copies['holes_revealed']:.0%}".replace("%", " %"),
         "0" if name == "none" else _with_interval(loss, "difference", "{:+.1f} %", 100, "{:.1f}"),
     ]
+
+
+def shown_name(name: str) -> str:
+    """Returns what a twin is called on the page."""
+    strategy, _, rest = name.partition(":")
+    return ARM_NAMES.get(name) or f"{ARM_NAMES.get(strategy, strategy)}, k = {rest.partition(':')[0]}"
 
 
 def _with_interval(
@@ -215,13 +220,28 @@ def _with_interval(
     return f"{shown} [{lower}, {upper}]".replace("-", "−")
 
 
-def draw_recall(path: Path, results: Mapping[str, Any], exposures: Sequence[str]) -> None:
-    """Draws recall against exposure of every twin."""
-    from goldfish_ablation_report import recall_charts
+def recall_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns Rouge-L of every twin at every exposure, with its interval, as it is recorded."""
+    exposures = [str(each) for each in results["settings"]["exposures"]]
+    ends = ("value", "lower", "upper")
+    return {
+        "exposures": exposures,
+        "arms": {
+            name: [{end: arm["recall"][each]["rouge_l"][end] for end in ends} for each in exposures]
+            for name, arm in results["arms"].items()
+        },
+    }
+
+
+def draw_recall(path: Path, recall: Mapping[str, Any]) -> None:
+    """Draws recall against exposure of every twin, from a record."""
+    from goldfish_ablation_report import exposure_chart
 
     from apertus_jax.reports.chart import write_svg
 
-    write_svg(path, recall_charts(list(map(int, exposures)), results["arms"])[:1], width=760)
+    shown = {name: shown_name(name) for name in recall["arms"]}
+    chart = exposure_chart("Recall against exposure", recall["exposures"], recall["arms"], "Rouge-L", shown)
+    write_svg(path, [chart], width=760)
 
 
 def ablation_text(record: Record) -> str:

@@ -45,6 +45,16 @@ def test_pictures_are_those_of_the_record(name):
         assert readme_figures.digest_of(ROOT / path) == digest and path in PAGES[name]
 
 
+def test_picture_of_the_ablation_is_drawn_from_its_record(tmp_path):
+    recall = RECORDS["ablation"]["recall"]
+    readme_figures.draw_recall(tmp_path / "drawn.svg", recall)
+    assert (tmp_path / "drawn.svg").read_bytes() == (ROOT / readme_figures.DRAWN["ablation"]).read_bytes()
+    # Of the twins that have a row of their own, the row says the same in three digits.
+    rows = {row[0]: float(row[1]) for row in RECORDS["ablation"]["rows"] if re.fullmatch(r"[0-9.]+", row[1])}
+    ends = {readme_figures.shown_name(name): values[-1]["value"] for name, values in recall["arms"].items()}
+    assert len(rows) == 5 and {name: ends[name] for name in rows} == pytest.approx(rows, abs=0.0051)
+
+
 def test_no_picture_is_without_a_record():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     linked = [(page.parent / path) for page in pages for path in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())]
