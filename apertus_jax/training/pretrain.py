@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,7 +20,12 @@ from apertus_jax.data import Mixture, TokenStore, stream_of_store
 from apertus_jax.data.loader.batch_loader import BatchLoader, ReadAhead
 from apertus_jax.data.loader.device_batches import DeviceBatches
 from apertus_jax.data.sample_order.batch_history import BatchSegment
-from apertus_jax.data.sample_order.continued_order import continue_order, phases_of_run, samples_in_all
+from apertus_jax.data.sample_order.continued_order import (
+    ContinuedOrder,
+    continue_order,
+    phases_of_run,
+    samples_in_all,
+)
 from apertus_jax.data.sample_order.sample_stream import MegatronMixture, SampleStream
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
@@ -37,7 +43,7 @@ from apertus_jax.training.records import run_length, run_record
 from apertus_jax.training.records.finish import finish_run
 from apertus_jax.training.records.run_history import Change
 from apertus_jax.training.records.run_length import chain_of_run, length_binding, say_where_schedule_ends
-from apertus_jax.training.run import Caller, RunSchedule, TrainingRun
+from apertus_jax.training.run import Caller, ResolvedSchedule, RunSchedule, TrainingRun
 from apertus_jax.training.tombstones import RemovalOptions, plan_removals
 from apertus_jax.training.train_step import Objective
 from apertus_jax.validation import require_callable
@@ -92,46 +98,21 @@ def pretrain(
         join_job()
     folder = RunFolder(absolute_place(output))
     run_record.check_run_folder(folder.path)
-    batches, total_steps = schedule.batch_schedule, schedule.total_steps
     # ---------------------------------------------------------------- data
     token_store = TokenStore.open(store, checked_blocks=training.checked_blocks, seed=training.seed)
     check_vocabulary(token_store, model, store)
     removed = plan_removals(token_store, model, removals)
-
-    def make_stream(num_samples: int | None = None) -> SampleStream:
-        length, seed = training.sequence_length, training.seed
-        return stream_of_store(token_store, mixture, batches, length, seed, total_steps, num_samples)
-
+    asked = _Asked(folder, token_store, mixture, schedule, training, allow_config_change)
     # A run that goes on may have consumed other samples than these batches make: how many is known further down.
-    stream = None if folder.mixture.exists() else make_stream()
+    stream = None if folder.mixture.exists() else asked.stream()
     # ---------------------------------------------------------------- program
-    program = make_program(
-        model,
-        chain_of_run(optimizer, schedule.from_start(training.sequence_length), training),
-        objective,
-        mesh,
-        training.accumulation,
-        training.sequence_length,
-        caller.compiler,
-    )
-    for size in sorted(batches.sizes):
-        program.check_batch_size(size)
-    if obstacle := export_obstacle(model):
-        _log.warning("this architecture cannot be exported to Hugging Face: %s; everything else works", obstacle)
+    program = _make_program(asked, model, optimizer, objective, mesh, caller)
     # ---------------------------------------------------------------- run folder
     folder.path.mkdir(parents=True, exist_ok=True)
     with lease_of_job(folder.path), checkpointer(folder, training) as checkpoints:
-        identity = {"store": token_store.digest, "tokenizer": token_store.tokenizer_digest}
         config = {**caller.effective_config(), **removed.binding}
-        # Until the first checkpoint there is nothing that another store or configuration could spoil.
-        if checkpoints.committed_steps():
-            run_record.check_record(
-                folder.path, identity, config, allow_change=allow_config_change, later=run_length.BINDING
-            )
-            finished = run_record.read_finished(folder.path) or {}
-            if finished.get("step") == total_steps and artifacts.is_complete(folder.final_model):
-                _log.info("finished already at step %d; nothing to do", total_steps)
-                return finished
+        if finished := _finished_before(asked, checkpoints, config):
+            return finished
         # What is on record is read by every process before the first one writes (restoring waits for all).
         recorded = run_record.read_data_record(folder.path) if checkpoints.committed_steps() else None
         # -------------------------------------------------------- state: resume, or from scratch
@@ -141,49 +122,160 @@ def pretrain(
                 "saved step %d already, RunSchedule.stop_step = %d asks for no more", first_step, schedule.stop_step
             )
             return {"step": first_step, "finished": False}
-        check_total_steps(folder.path, first_step, total_steps)
-        here = BatchSegment(first_step, samples_of(state), batches, training.sequence_length)
-        order = continue_order(
-            stream or make_stream(samples_in_all(recorded, here, total_steps)),
-            token_store,
-            mixture,
-            total_steps,
-            recorded,
-            first_step,
-            here.first_sample,
-            folder.mixture,
-            allow_config_change,
-        )
-        # The length of the run is known only now: what it consumed before counts, whatever the batches were.
-        resolved = schedule.resolve(order.history)
-        config |= length_binding(schedule.learning_rate, resolved.total_samples)
-        if checkpoints.committed_steps():
-            run_record.check_record(folder.path, identity, config, allow_change=allow_config_change)
-        program.optimizer = chain_of_run(optimizer, resolved, training)
-        say_where_schedule_ends(resolved)
-        changes: list[Change] = []
-        if is_first():
-            changes = run_record.changes_of_start(folder.path, config, order.record, first_step, here.first_sample)
-            run_record.write_record(folder.path, identity, config, removed.record, changes)
-            run_record.write_json(folder.mixture, order.record)
-            run_record.forget_end(folder.path, first_step)
-            keep_tokenizer(folder, token_store.tokenizer_folder, token_store.tokenizer_digest)
+        here = BatchSegment(first_step, samples_of(state), schedule.batch_schedule, training.sequence_length)
+        began = _begin(asked, here, recorded, stream, checkpoints, config, removed.record)
+        program.optimizer = chain_of_run(optimizer, began.schedule, training)
         # -------------------------------------------------------- steps
-        described = {**identity, "config": run_record.config_digest(config), "model": config_to_json(model)}
-        run = TrainingRun(folder, program, resolved, training, described, config)
+        described = {
+            **asked.identity,
+            "config": run_record.config_digest(began.config),
+            "model": config_to_json(model),
+        }
+        run = TrainingRun(folder, program, began.schedule, training, described, began.config)
         result = train(
             run,
             LoopState(state, first_step, stopped_by=None, pending=metadata.get("pending", [])),
-            open_batches(run, order.stream, token_store, first_step, removed.masked),
+            open_batches(run, began.order.stream, token_store, first_step, removed.masked),
             checkpoints,
-            EvaluationSchedule(evaluators, program, token_store, resolved),
+            EvaluationSchedule(evaluators, program, token_store, began.schedule),
         )
         # -------------------------------------------------------- end
-        if result.step < total_steps:
+        if result.step < schedule.total_steps:
             _log.info("stopped by %s after step %d; start again to go on", result.stopped_by, result.step)
             return {"step": result.step, "finished": False}
-        phases = phases_of_run(order, token_store, folder.mixture)
-        return finish_run(run, result, token_store, phases, identity, config, changes)
+        phases = phases_of_run(began.order, token_store, folder.mixture)
+        return finish_run(run, result, token_store, phases, asked.identity, began.config, began.changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What `pretrain` is asked for that decides which samples a run is made of, and where its record lies."""
+
+    folder: RunFolder
+    store: TokenStore
+    mixture: Mixture | MegatronMixture
+    schedule: RunSchedule
+    training: TrainingConfig
+    allow_config_change: bool
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The data that the run is of, by digest."""
+        return {"store": self.store.digest, "tokenizer": self.store.tokenizer_digest}
+
+    def stream(self, num_samples: int | None = None) -> SampleStream:
+        """Returns the samples of the whole run, so many or as many as its batches make."""
+        batches, total_steps = self.schedule.batch_schedule, self.schedule.total_steps
+        length, seed = self.training.sequence_length, self.training.seed
+        return stream_of_store(self.store, self.mixture, batches, length, seed, total_steps, num_samples)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """What is known of a run once it is known at which step it starts or goes on.
+
+    Attributes:
+      order: of the samples.
+      schedule: with the length that the order makes of the run.
+      config: the bindings in effect.
+      changes: those on record, and this start's; the first process has them.
+    """
+
+    order: ContinuedOrder
+    schedule: ResolvedSchedule
+    config: Mapping[str, str]
+    changes: Sequence[Change]
+
+
+def _make_program(
+    asked: _Asked,
+    model: ModelConfig,
+    optimizer: Callable[..., optax.GradientTransformationExtraArgs],
+    objective: Objective,
+    mesh: sharding.MeshConfig,
+    caller: Caller,
+) -> Program:
+    """Returns the program of the run, after checking it on every size of batch."""
+    training = asked.training
+    chain = chain_of_run(optimizer, asked.schedule.from_start(training.sequence_length), training)
+    program = make_program(
+        model, chain, objective, mesh, training.accumulation, training.sequence_length, caller.compiler
+    )
+    for size in sorted(asked.schedule.batch_schedule.sizes):
+        program.check_batch_size(size)
+    if obstacle := export_obstacle(model):
+        _log.warning("this architecture cannot be exported to Hugging Face: %s; everything else works", obstacle)
+    return program
+
+
+def _finished_before(asked: _Asked, checkpoints: Checkpointer, config: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the summary of a run that has finished already, {} for one that has not.
+
+    Raises:
+      UserError: the run was started with other data or another configuration.
+    """
+    # Until the first checkpoint there is nothing that another store or configuration could spoil.
+    if not checkpoints.committed_steps():
+        return {}
+    folder, allow_change = asked.folder, asked.allow_config_change
+    run_record.check_record(folder.path, asked.identity, config, allow_change=allow_change, later=run_length.BINDING)
+    finished = run_record.read_finished(folder.path) or {}
+    if finished.get("step") != asked.schedule.total_steps or not artifacts.is_complete(folder.final_model):
+        return {}
+    _log.info("finished already at step %d; nothing to do", asked.schedule.total_steps)
+    return finished
+
+
+def _begin(
+    asked: _Asked,
+    here: BatchSegment,
+    recorded: Mapping[str, Any] | None,
+    stream: SampleStream | None,
+    checkpoints: Checkpointer,
+    config: Mapping[str, str],
+    removed: Mapping[str, Any] | None,
+) -> _Begun:
+    """Finds the order of samples and the length of the run, checks both, and writes its record.
+
+    Args:
+      asked: what `pretrain` is asked for.
+      here: the batches from the step on at which it starts or goes on.
+      recorded: mixture.json of a run that goes on.
+      stream: the samples, where they are known already.
+      checkpoints: of the run.
+      config: the bindings in effect, without the length.
+      removed: what is recorded of removed documents.
+
+    Raises:
+      UserError: the run has come further than it is to go, or its order or length has changed.
+    """
+    total_steps, schedule, folder = asked.schedule.total_steps, asked.schedule, asked.folder
+    check_total_steps(folder.path, here.first_step, total_steps)
+    order = continue_order(
+        stream or asked.stream(samples_in_all(recorded, here, total_steps)),
+        asked.store,
+        asked.mixture,
+        total_steps,
+        recorded,
+        here.first_step,
+        here.first_sample,
+        folder.mixture,
+        asked.allow_config_change,
+    )
+    # The length of the run is known only now: what it consumed before counts, whatever the batches were.
+    resolved = schedule.resolve(order.history)
+    config = {**config, **length_binding(schedule.learning_rate, resolved.total_samples)}
+    if checkpoints.committed_steps():
+        run_record.check_record(folder.path, asked.identity, config, allow_change=asked.allow_config_change)
+    say_where_schedule_ends(resolved)
+    changes: list[Change] = []
+    if is_first():
+        changes = run_record.changes_of_start(folder.path, config, order.record, here.first_step, here.first_sample)
+        run_record.write_record(folder.path, asked.identity, config, removed, changes)
+        run_record.write_json(folder.mixture, order.record)
+        run_record.forget_end(folder.path, here.first_step)
+        keep_tokenizer(folder, asked.store.tokenizer_folder, asked.store.tokenizer_digest)
+    return _Begun(order, resolved, config, changes)
 
 
 def check_total_steps(folder: epath.Path, saved: int, total_steps: int) -> None:
