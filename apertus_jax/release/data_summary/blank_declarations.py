@@ -78,7 +78,7 @@ def _parts(sources: Iterable[str]) -> Iterator[str]:
 
 def _comment(facts: type) -> str:
     """Returns what a class of declarations says of its fields, as a comment."""
-    lines = [line for line in inspect.getdoc(facts).splitlines() if line not in ("", "Attributes:")]
+    lines = [line for line in (inspect.getdoc(facts) or "").splitlines() if line not in ("", "Attributes:")]
     return "".join(f"# {line}\n" for line in lines)
 
 
@@ -86,10 +86,8 @@ def _bindings(facts: type, scope: str = "", **values: str) -> str:
     """Returns a binding for each field of a class of declarations, to the value given or the default."""
     lines = []
     for field in dataclasses.fields(facts):
-        value: Any = values.get(field.name, field.default)
-        if value is dataclasses.MISSING:
-            value = field.default_factory()
-        value = [] if value == () else value
+        default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value = values.get(field.name, [] if default == () else default)
         choice = "  # one of those above" if field.name == "category" else ""
         lines.append(f"{scope}{facts.__name__}.{field.name} = {value!r}{choice}\n")
     return "".join(lines)
