@@ -149,7 +149,7 @@ def pretrain(
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """What `pretrain` is asked for that decides which samples a run is made of, and where its record lies."""
+    """Request for a run, as far as it decides which samples the run is made of and where its record lies."""
 
     folder: RunFolder
     store: TokenStore
@@ -172,7 +172,7 @@ class _Asked:
 
 @dataclasses.dataclass(frozen=True)
 class _Begun:
-    """What is known of a run once it is known at which step it starts or goes on.
+    """Beginning of a run, or of its going on, with what is known from that step alone.
 
     Attributes:
       order: of the samples.
