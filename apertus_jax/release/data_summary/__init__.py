@@ -1,7 +1,7 @@
 """Training data summary: EU public summary, datasheet, Croissant, list of domains."""
 
-from apertus_jax.release.data_summary.blank_declarations import data_summary_template
 from apertus_jax.release.data_summary.data_summary_command import data_summary
+from apertus_jax.release.data_summary.data_summary_template_command import data_summary_template
 from apertus_jax.release.data_summary.facts import (
     Crawler,
     DatasheetAnswers,
