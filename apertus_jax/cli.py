@@ -17,7 +17,7 @@ from apertus_jax.command_line.completion import complete
 from apertus_jax.command_line.flags import Given, given_flags, split_gin_flags, told_in_flags
 from apertus_jax.command_line.parser import DEBUG_FLAG, build_parser, flags_of, machine_flags, wrapped_example
 from apertus_jax.commands import COMMANDS, PLAIN_FLAGS, Command, locations
-from apertus_jax.errors import UserError
+from apertus_jax.errors import REQUEUE_STATUS, TemporaryFailure, UserError
 from apertus_jax.process.failures import as_user_error
 from apertus_jax.process.interruptions import exit_status, signals_interrupt, told
 from apertus_jax.process.surroundings import (
@@ -154,8 +154,9 @@ def _joins_others(command: Command) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status.
 
-    0 when it is done, 2 with one line on bad input, 70 with one line on a bug of ours, 128 and the number of the signal
-    when it was interrupted. With --debug the traceback stands before the line.
+    0 when it is done, 2 with one line on bad input, 70 with one line on a bug of ours, 75 with one line when the same
+    command is to be started again (`TemporaryFailure`), 128 and the number of the signal when it was interrupted. With
+    --debug the traceback stands before the line.
     """
     complete()
     prepare_streams()
@@ -176,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         failure = as_user_error(error, arguments[0] if arguments else "apertus")
         if failure is not None:
-            return _complain(one_line(failure), error, debug, BAD_INPUT_STATUS)
+            status = REQUEUE_STATUS if isinstance(failure, TemporaryFailure) else BAD_INPUT_STATUS
+            return _complain(one_line(failure), error, debug, status)
         if line := _failure_of_module(error):
             return _complain(
                 f"{line}; {'see above' if debug else '--debug shows where'}", error, debug, BAD_INPUT_STATUS
@@ -212,7 +214,8 @@ def _run(arguments: Sequence[str]) -> None:
         failure = as_user_error(error, options.command)
         if failure is None:
             raise
-        raise UserError(told_in_flags(str(failure), command, given)).with_traceback(error.__traceback__) from error
+        kind = TemporaryFailure if isinstance(failure, TemporaryFailure) else UserError
+        raise kind(told_in_flags(str(failure), command, given)).with_traceback(error.__traceback__) from error
 
 
 def _failure_of_module(error: BaseException) -> str:

@@ -20,9 +20,10 @@ from jax.experimental import multihost_utils
 from apertus_jax.checkpoints import leaves as leaf_tools
 from apertus_jax.checkpoints import step_folders
 from apertus_jax.checkpoints.step_folders import Rejection
-from apertus_jax.errors import UserError
+from apertus_jax.errors import TemporaryFailure, UserError
 from apertus_jax.process.failures import is_full_disk
 from apertus_jax.storage.reader_lease import remove_unless_read
+from apertus_jax.storage.retries import is_transient
 from apertus_jax.storage.run_folder import list_steps, step_folder
 
 # Small enough that several threads and processes share the digests, large enough for object stores.
@@ -231,7 +232,8 @@ class Checkpointer:
             else:
                 first_line = (str(error).splitlines() or [""])[0][:300]
                 what, advice = f"{type(error).__name__}: {first_line}", "mend the cause and resume"
-            raise UserError(
+            kind = TemporaryFailure if is_transient(error) else UserError
+            raise kind(
                 f"saving step {step} in {self.folder} failed: {what}; what it wrote was removed; {last}; {advice}"
             ) from error
 
@@ -290,6 +292,14 @@ class Checkpointer:
         return Rejection(step, name, damages[name] + more)
 
     # Restoring
+
+    def newest_has_leaves(self, part: str) -> bool:
+        """Returns whether the newest step whose metadata can be read has leaves of the part `part` of the state."""
+        for step in reversed(self._agreed_steps()):
+            with contextlib.suppress(UserError):
+                leaves = step_folders.read_metadata(self.folder, step)["leaves"]
+                return any(name == part or name.startswith(f"{part}/") for name in leaves)
+        return False
 
     def read_metadata(self, step: int | None = None) -> tuple[dict[str, Any], int]:
         """Returns the trainer's metadata and the step (default: the newest valid one), without reading the state.

@@ -20,6 +20,7 @@ from apertus_jax.storage import artifacts
 from apertus_jax.storage.durable_files import sync, sync_all
 from apertus_jax.storage.json_reader import parse_json, read_json_object
 from apertus_jax.storage.listing import regular_file
+from apertus_jax.storage.retries import retried
 from apertus_jax.storage.run_folder import step_folder
 
 KIND = "checkpoint"
@@ -84,7 +85,8 @@ def steps_to_remove(committed: Iterable[int], newest: int, keep_last: int, keep_
 def write_metadata(folder: epath.Path, step: int, leaves: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Writes the step, the table of leaves and the trainer's metadata beside the state."""
     content = {"step": step, "leaves": dict(leaves), "metadata": dict(metadata)}
-    (folder / METADATA_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    retried(lambda: (folder / METADATA_FILE).write_text(text), f"writing {folder / METADATA_FILE}")
 
 
 def file_share(names: Iterable[str], process_index: int, process_count: int) -> list[str]:
@@ -93,7 +95,8 @@ def file_share(names: Iterable[str], process_index: int, process_count: int) -> 
 
 
 def _file_record(path: epath.Path) -> dict[str, Any]:
-    return {"bytes": path.stat().length, "blake2b": artifacts.digest_file(path)}
+    record = {"bytes": lambda: path.stat().length, "blake2b": lambda: artifacts.digest_file(path)}
+    return {name: retried(read, f"reading back {path}") for name, read in record.items()}
 
 
 def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -162,7 +165,8 @@ def commit(folder: epath.Path, step: int, files: Mapping[str, Any]) -> None:
     """Writes the commit marker, last of all; on a local path it is on the disk when this returns."""
     manifest = artifacts.sealed({"kind": KIND, "summary": {"step": step}, "files": dict(files)})
     sync_all(folder, sorted(files))
-    artifacts.write_atomically(folder / artifacts.COMMIT_MARKER, artifacts.manifest_text(manifest, MANIFEST_INDENT))
+    marker, text = folder / artifacts.COMMIT_MARKER, artifacts.manifest_text(manifest, MANIFEST_INDENT)
+    retried(lambda: artifacts.write_atomically(marker, text), f"writing {marker}")
     sync(folder.parent)
 
 

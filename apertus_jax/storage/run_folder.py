@@ -14,8 +14,10 @@ RUN/config.gin                  bindings in effect, for people
    /model/…                     the model folder of the last step, written when the run has ended
    /report.html                 the same, for looking
    /finished.json               summary of a run that has ended; written last
+   /starts.jsonl                when each start began and what it reached, for the goodput
+   /profiles/…                  what the profiler recorded
    /LEASE.json                  locked by the process that trains
-   /save, /exit                 put there by a person: save a checkpoint now; save and stop
+   /save, /exit, /profile       put there by a person: save a checkpoint now; save and stop; record a profile
 """
 
 from __future__ import annotations
@@ -42,12 +44,15 @@ CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
 REPORT_FILE = "report.html"
 FINISHED_FILE = "finished.json"
-SAVE_TRIGGER, EXIT_TRIGGER = "save", "exit"
+STARTS_FILE = "starts.jsonl"
+PROFILES_FOLDER = "profiles"
+SAVE_TRIGGER, EXIT_TRIGGER, PROFILE_TRIGGER = "save", "exit", "profile"
 MAX_STEPS_NAMED = 20
 # Everything that a run writes into its folder, and the files by which it is asked to save or stop.
 OWN_NAMES = frozenset(
     (CONFIG_FILE, RECORD_FILE, MIXTURE_FILE, METRICS_FILE, TENSORBOARD_FOLDER, TOKENIZER_FOLDER, CHECKPOINTS_FOLDER)
     + (MODEL_FOLDER, REPORT_FILE, FINISHED_FILE, LEASE_FILE, SAVE_TRIGGER, EXIT_TRIGGER, TRACKED_FILE)
+    + (STARTS_FILE, PROFILES_FOLDER, PROFILE_TRIGGER)
 )
 _STEP_NAME = re.compile(r"step_(\d{10})")
 
@@ -118,6 +123,11 @@ class RunFolder:
     def tracked(self) -> epath.Path:
         """The record of what trackers were told."""
         return self.path / TRACKED_FILE
+
+    @property
+    def starts(self) -> epath.Path:
+        """The record of when each start began and what it reached."""
+        return self.path / STARTS_FILE
 
     @property
     def tokenizer(self) -> epath.Path:

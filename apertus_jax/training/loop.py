@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from apertus_jax.checkpoints import Checkpointer
 from apertus_jax.data.loader.device_batches import DeviceBatches
 from apertus_jax.data.sample_order.batch_history import BatchHistory
+from apertus_jax.errors import TemporaryFailure
 from apertus_jax.optimization import sample_count_to_int
 from apertus_jax.training.evaluators import EvaluationSchedule
-from apertus_jax.training.multihost import any_process
+from apertus_jax.training.multihost import any_process, is_first
 from apertus_jax.training.preemption import StopRequests
 from apertus_jax.training.records.recorder import Recorder
 from apertus_jax.training.run import TrainingRun
 from apertus_jax.training.state import TrainState
+from apertus_jax.training.survival.stop_agreement import StopAgreement
+from apertus_jax.training.survival.watched_steps import WatchedSteps
+
+SAVE_ATTEMPTS = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -34,6 +43,7 @@ def train(
     batches: DeviceBatches,
     checkpoints: Checkpointer,
     evaluations: EvaluationSchedule,
+    agreement: StopAgreement | None = None,
 ) -> LoopState:
     """Runs the steps from `start.step` to the end of the run, saving on schedule, on request, and before a stop.
 
@@ -56,6 +66,7 @@ def train(
       batches: those of the steps to come; closed at the end.
       checkpoints: where states are saved; every save is committed when this returns.
       evaluations: which evaluator runs after which step.
+      agreement: by which the processes of a job stop after the same step; None for one process.
 
     Returns:
       Where the loop stands after the last step that ran.
@@ -73,7 +84,8 @@ def train(
         # Fetching raises when the updates were not finite: such a state is never saved as one to go on from.
         recorder.fetch(saved)
         check_samples(state, schedule.batches, step)
-        checkpoints.save(step, state, {**run.metadata, "step": step, "pending": list(recorder.pending)}, wait=wait)
+        metadata = {**run.metadata, "step": step, "pending": list(recorder.pending)}
+        save_with_retries(checkpoints, step, state, metadata, wait)
         saved = step
 
     def evaluate(missing_only: bool = False) -> None:
@@ -87,44 +99,71 @@ def train(
         run.program.compile(schedule.batches.size_at(step))
     recorder.open(step)
     try:
-        with StopRequests(run.folder.path) as requests:
+        with StopRequests(run.folder.path) as requests, WatchedSteps(run, step) as steps:
             if step == schedule.total_steps and recorder.pending:  # it was saved between two rows
                 recorder.write_row(step)
             # Those of the checkpoint's own step that a stop or a kill had prevented.
-            evaluate(missing_only=True)
-            for batch in batches:
-                state, metrics = run.program.step(state, batch)
+            with steps.watchdog.paused():
+                evaluate(missing_only=True)
+            for batch in steps.timed(batches):
+                state, metrics = steps.step(state, batch)
                 # Metrics stay on the device: looking at them would make the host wait for every single step.
                 recorder.add(step, metrics)
                 step += 1
                 at_row = step % training.log_every == 0 or step == schedule.total_steps
                 if at_row:
                     recorder.fetch(saved)
+                    recorder.data_seconds = steps.data_seconds
                     recorder.write_row(step)
-                # All processes of a job have to stop after the same step, and agreeing costs a message between them:
-                # they ask each other only at rows, where they wait for the devices anyway. One process just looks.
-                if jax.process_count() == 1 or at_row:
-                    reason = requests.stop_reason()
-                    if any_process(reason is not None):
-                        stopped_by = reason or "another process"
+                    steps.row_written()
+                if steps.figures is not None:
+                    recorder.write_evaluation(steps.figures)
+                if agreement is None:
+                    stopped_by = requests.stop_reason()
+                else:  # all processes of a job have to stop after the same step; folders may be slow, and are shared
+                    asked = requests.stop_reason(look_at_files=at_row and is_first())
+                    stopped_by = agreement.reached(step, asked)
                 if step == schedule.stop_step and stopped_by is None:
                     stopped_by = f"RunSchedule.stop_step = {schedule.stop_step}"
                 if stopped_by is None:
-                    evaluate()
+                    with steps.watchdog.paused():
+                        evaluate()
                 if step == schedule.total_steps or stopped_by is not None:
                     break
                 # Not waited for: files are written while the next steps run.
                 if step % training.checkpoint_every == 0 or (at_row and any_process(requests.save_requested())):
-                    save(wait=False)
+                    with steps.watchdog.paused():
+                        save(wait=False)
             # The step that ends the loop leaves it before the save above. `saved` equals it only when no step ran at
             # all, because the state was restored from this very checkpoint.
-            if saved != step:
-                save(wait=True)
-            checkpoints.wait()
+            bound = run.limits.save_seconds if stopped_by is not None else None
+            with steps.watchdog.paused(), steps.watchdog.bounded(f"saving step {step}", bound):
+                if saved != step:
+                    save(wait=True)
+                checkpoints.wait()
     finally:
         batches.close()
         recorder.close()
     return LoopState(state, step, stopped_by, recorder.pending)
+
+
+def save_with_retries(
+    checkpoints: Checkpointer, step: int, state: TrainState, metadata: Mapping[str, Any], wait: bool
+) -> None:
+    """Saves a state; where storage failed for a moment, again. What a save before it lost, this one makes good.
+
+    Raises:
+      UserError: it failed for good. In a job of several processes every failure is: they start again together.
+    """
+    attempts = SAVE_ATTEMPTS if jax.process_count() == 1 else 1
+    for attempt in range(attempts):
+        try:
+            checkpoints.save(step, state, metadata, wait=wait)
+            return
+        except TemporaryFailure as error:
+            if attempt == attempts - 1:
+                raise
+            _log.warning("%s; saving step %d, attempt %d of %d", error, step, attempt + 2, attempts)
 
 
 def check_samples(state: TrainState, history: BatchHistory, step: int) -> None:

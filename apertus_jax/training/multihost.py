@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -14,22 +15,28 @@ from jax.experimental import multihost_utils
 
 from apertus_jax.errors import UserError
 from apertus_jax.storage.lease import acquire_lease
+from apertus_jax.training.survival.job_limits import JobLimits
 
 
-def join_job() -> None:
+def join_job(limits: JobLimits = JobLimits()) -> None:  # noqa: B008 (frozen)
     """Connects this process with the others of its job; SLURM, TPU pods and Open MPI are recognised by JAX.
 
     Elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID tell. Must come before
-    anything asks for devices. Joined already: does nothing.
+    anything asks for devices. Joined already: does nothing. `limits` says how long to wait for the others.
 
     Raises:
       UserError: the variables are incomplete.
     """
     if jax.distributed.is_initialized():
         return
+    waits = {
+        "initialization_timeout": math.ceil(limits.start_seconds),
+        "heartbeat_timeout_seconds": math.ceil(limits.lost_seconds),
+        "shutdown_timeout_seconds": math.ceil(limits.end_seconds),
+    }
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None:
-        jax.distributed.initialize()
+        jax.distributed.initialize(**waits)
         return
     try:
         count, index = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
@@ -37,7 +44,7 @@ def join_job() -> None:
         raise UserError(
             f"JAX_COORDINATOR_ADDRESS={address} is set; JAX_NUM_PROCESSES and JAX_PROCESS_ID must be numbers beside it"
         ) from error
-    jax.distributed.initialize(address, count, index)
+    jax.distributed.initialize(address, count, index, **waits)
 
 
 def is_first() -> bool:

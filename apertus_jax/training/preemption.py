@@ -43,11 +43,11 @@ class StopRequests:
         del frame
         self._received = signal.Signals(number)
 
-    def stop_reason(self) -> str | None:
+    def stop_reason(self, look_at_files: bool = True) -> str | None:
         """Returns why the run should save and exit now, or None. Removes an `exit` file it acts on."""
         if self._received is not None:
             return self._received.name
-        return f"the file {EXIT_TRIGGER}" if self._take(EXIT_TRIGGER) else None
+        return f"the file {EXIT_TRIGGER}" if look_at_files and self._take(EXIT_TRIGGER) else None
 
     def save_requested(self) -> bool:
         """Returns whether a `save` file asked for a checkpoint; the file is removed."""
@@ -57,5 +57,5 @@ class StopRequests:
         trigger = self._folder / name
         if not trigger.exists():
             return False
-        trigger.unlink()
+        trigger.unlink(missing_ok=True)
         return True

@@ -44,6 +44,10 @@ from apertus_jax.training.records.finish import finish_run
 from apertus_jax.training.records.run_history import Change
 from apertus_jax.training.records.run_length import chain_of_run, length_binding, say_where_schedule_ends
 from apertus_jax.training.run import Caller, ResolvedSchedule, RunSchedule, TrainingRun
+from apertus_jax.training.survival.job_limits import JobLimits
+from apertus_jax.training.survival.job_monitor import watched_job
+from apertus_jax.training.survival.run_watch import RunWatch
+from apertus_jax.training.survival.step_guard import StepGuard, initial_values
 from apertus_jax.training.tombstones import RemovalOptions, plan_removals
 from apertus_jax.training.train_step import Objective
 from apertus_jax.validation import require_callable
@@ -65,6 +69,9 @@ def pretrain(
     evaluators: Sequence[Evaluator] = (),
     allow_config_change: bool = False,
     distributed: bool = False,
+    limits: JobLimits = JobLimits(),  # noqa: B008 (frozen)
+    guard: StepGuard = StepGuard(),  # noqa: B008 (frozen)
+    watch: RunWatch = RunWatch(),  # noqa: B008 (frozen)
     caller: Caller = Caller(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
     """Trains until the last step of `schedule`, from the newest valid checkpoint of `output` if there is one.
@@ -84,6 +91,9 @@ def pretrain(
         on them.
       allow_config_change: go on although the configuration is another than at the start of the run.
       distributed: this is one process of a job of several, see `join_job`.
+      limits: how long the processes of a job wait for each other, and what a stuck step is.
+      guard: which steps are skipped because their loss or gradient norm stands out.
+      watch: which steps are computed twice, profiled, or looked at layer by layer.
       caller: what the calling process supplies; no gin file binds it.
 
     Returns:
@@ -95,7 +105,7 @@ def pretrain(
     require_callable("pretrain.optimizer", optimizer, "pretrain.optimizer = @ademamix")
     check_evaluators(evaluators)
     if distributed:
-        join_job()
+        join_job(limits)
     folder = RunFolder(absolute_place(output))
     run_record.check_run_folder(folder.path)
     # ---------------------------------------------------------------- data
@@ -106,10 +116,14 @@ def pretrain(
     # A run that goes on may have consumed other samples than these batches make: how many is known further down.
     stream = None if folder.mixture.exists() else asked.stream()
     # ---------------------------------------------------------------- program
-    program = _make_program(asked, model, optimizer, objective, mesh, caller)
+    program = _make_program(asked, model, optimizer, objective, mesh, caller, guard)
     # ---------------------------------------------------------------- run folder
     folder.path.mkdir(parents=True, exist_ok=True)
-    with lease_of_job(folder.path), checkpointer(folder, training) as checkpoints:
+    with (
+        watched_job(limits, folder.checkpoints) as agreement,
+        lease_of_job(folder.path),
+        checkpointer(folder, training) as checkpoints,
+    ):
         config = {**caller.effective_config(), **removed.binding}
         if finished := _finished_before(asked, checkpoints, config):
             return finished
@@ -131,13 +145,14 @@ def pretrain(
             "config": run_record.config_digest(began.config),
             "model": config_to_json(model),
         }
-        run = TrainingRun(folder, program, began.schedule, training, described, began.config)
+        run = TrainingRun(folder, program, began.schedule, training, described, began.config, limits, watch)
         result = train(
             run,
             LoopState(state, first_step, stopped_by=None, pending=metadata.get("pending", [])),
             open_batches(run, began.order.stream, token_store, first_step, removed.masked),
             checkpoints,
             EvaluationSchedule(evaluators, program, token_store, began.schedule),
+            agreement,
         )
         # -------------------------------------------------------- end
         if result.step < schedule.total_steps:
@@ -194,12 +209,13 @@ def _make_program(
     objective: Objective,
     mesh: sharding.MeshConfig,
     caller: Caller,
+    guard: StepGuard,
 ) -> Program:
     """Returns the program of the run, after checking it on every size of batch."""
     training = asked.training
     chain = chain_of_run(optimizer, asked.schedule.from_start(training.sequence_length), training)
     program = make_program(
-        model, chain, objective, mesh, training.accumulation, training.sequence_length, caller.compiler
+        model, chain, objective, mesh, training.accumulation, training.sequence_length, caller.compiler, guard
     )
     for size in sorted(asked.schedule.batch_schedule.sizes):
         program.check_batch_size(size)
@@ -337,6 +353,11 @@ def restore_or_initialize(program: Program, checkpoints: Checkpointer, seed: int
     if not checkpoints.committed_steps():
         _log.info("no checkpoint yet: starting from random parameters (seed %d)", seed)
         return program.initial_state(seed), {}, 0
-    state, metadata, step = checkpoints.restore(program.abstract_state)
+    abstract, saved_guard = program.abstract_state, checkpoints.newest_has_leaves("running")
+    if program.guard.is_on and not saved_guard:  # it was switched on here
+        state, metadata, step = checkpoints.restore(abstract.replace(running=None))
+        state = state.replace(running=jax.device_put(initial_values(), program.state_shardings.running))
+    else:
+        state, metadata, step = checkpoints.restore(abstract, partial=saved_guard and not program.guard.is_on)
     _log.info("resumed at step %d", step)
     return state, metadata, step

@@ -22,6 +22,7 @@ from apertus_jax.model.feedforwards import check_feedforward
 from apertus_jax.objectives.masks import check_masks
 from apertus_jax.training.compiled_steps import Compile
 from apertus_jax.training.state import TrainState, initialize_state
+from apertus_jax.training.survival.step_guard import StepGuard
 from apertus_jax.training.train_step import Objective, check_microbatches, make_train_step
 
 ROWS_FOR_CHECKS = 2
@@ -41,15 +42,19 @@ class Program:
     mesh: Mesh
     rules: sharding.AxisRules
     compiler: Compile = jax.stages.Lowered.compile
+    guard: StepGuard = StepGuard()  # noqa: RUF009 (frozen)
     compile_seconds: float = 0.0
     _executables: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         boxed = abstract_parameters(self.config)
         with sharding.use_mesh(self.mesh, self.rules):
-            abstract = jax.eval_shape(lambda: initialize_state(self.config, self.optimizer, jax.random.key(0)))
+            abstract = jax.eval_shape(lambda: self._initialize(jax.random.key(0)))
         self.state_shardings = sharding.state_shardings(abstract, boxed, self.mesh, self.rules)
         self.abstract_state: TrainState = sharding.with_shardings(abstract, self.state_shardings)
+
+    def _initialize(self, key: jax.Array) -> TrainState:
+        return initialize_state(self.config, self.optimizer, key, self.guard.is_on)
 
     @property
     def batch_sharding(self) -> NamedSharding:
@@ -59,9 +64,7 @@ class Program:
     def initial_state(self, seed: int) -> TrainState:
         """Draws the state before the first step, each part on the device that keeps it."""
         with sharding.use_mesh(self.mesh, self.rules):
-            make = jax.jit(
-                lambda key: initialize_state(self.config, self.optimizer, key), out_shardings=self.state_shardings
-            )
+            make = jax.jit(self._initialize, out_shardings=self.state_shardings)
             key = jax.random.key(seed)
             return self.compiler(make.lower(key))(key)
 
@@ -98,7 +101,7 @@ class Program:
         self.check_batch_size(batch_size)
         started = time.monotonic()
         batch_shards = math.prod(self.mesh.shape[axis] for axis in sharding.BATCH_AXES)
-        step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation, batch_shards)
+        step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation, batch_shards, self.guard)
         with sharding.use_mesh(self.mesh, self.rules):
             jitted = jax.jit(
                 step,
@@ -140,6 +143,7 @@ def make_program(
     accumulation: int,
     sequence_length: int,
     compiler: Compile = jax.stages.Lowered.compile,
+    guard: StepGuard = StepGuard(),  # noqa: B008 (frozen)
 ) -> Program:
     """Builds the program of a run on all devices; `compiler` makes executables, see `CompiledSteps`.
 
@@ -161,4 +165,5 @@ def make_program(
         mesh=sharding.make_mesh(mesh_config),
         rules=mesh_config.axis_rules(),
         compiler=compiler,
+        guard=guard,
     )

@@ -11,6 +11,7 @@ import optax
 
 from apertus_jax.model import ModelConfig, init_parameters
 from apertus_jax.optimization import sample_count
+from apertus_jax.training.survival.step_guard import RunningValues, initial_values
 
 
 @flax.struct.dataclass
@@ -22,7 +23,9 @@ class TrainState:
       opt_state: the optimizer's state.
       optimizer_step: int32 scalar, updates applied.
       samples_consumed: uint32[2], high and low half of the exact 64-bit number of samples seen; schedules read it.
-      skipped_steps: int32 scalar, steps whose update was dropped because loss or gradients were not finite.
+      skipped_steps: int32 scalar, steps whose update was dropped: loss or gradients were not finite, or a `StepGuard`
+        found a spike.
+      running: what a `StepGuard` compares with; None, which is no leaf, without one.
     """
 
     params: Any
@@ -30,10 +33,16 @@ class TrainState:
     optimizer_step: jax.Array
     samples_consumed: jax.Array
     skipped_steps: jax.Array
+    running: RunningValues | None = None
 
 
-def initialize_state(config: ModelConfig, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """Returns the state before the first step; the same for every mesh, because the random bits do not depend on it."""
+def initialize_state(
+    config: ModelConfig, optimizer: optax.GradientTransformation, key: jax.Array, guarded: bool = False
+) -> TrainState:
+    """Returns the state before the first step; the same for every mesh, because the random bits do not depend on it.
+
+    `guarded` says whether a `StepGuard` is on.
+    """
     params = init_parameters(config, key)
     return TrainState(
         params=params,
@@ -41,4 +50,5 @@ def initialize_state(config: ModelConfig, optimizer: optax.GradientTransformatio
         optimizer_step=jnp.zeros((), jnp.int32),
         samples_consumed=jnp.asarray(sample_count(0)),
         skipped_steps=jnp.zeros((), jnp.int32),
+        running=initial_values() if guarded else None,
     )

@@ -16,6 +16,7 @@ from apertus_jax.objectives import LossMask, combine_masks, cross_entropy
 from apertus_jax.objectives.masks import left_context_of
 from apertus_jax.optimization import add_samples, global_norm
 from apertus_jax.training.state import TrainState
+from apertus_jax.training.survival.step_guard import StepGuard, after_step, is_spike
 from apertus_jax.validation import fields_by_annotation, require_callable, require_choice, require_count, require_list
 
 LOSS_NORMS = ("global", "microbatch")
@@ -136,6 +137,7 @@ def make_train_step(
     objective: Objective,
     accumulation: int = 1,
     batch_shards: int = 1,
+    guard: StepGuard = StepGuard(),  # noqa: B008 (frozen)
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the pure step function; jit it with the shardings of the state.
 
@@ -144,7 +146,8 @@ def make_train_step(
     Metrics are float32 scalars: `loss` (the objective), `gradient_norm` (before clipping), `update_norm` (what is added
     to the parameters), `kept_tokens` (weights that stayed), `kept_fraction`, and `skipped` (1.0 when loss, gradients or
     update were not finite: parameters and optimizer state are then left untouched, while the samples still count as
-    consumed).
+    consumed). With a `guard` that is on, `skipped` is 1.0 for spikes too, and there are `spiked`, `running_loss` and
+    `running_norm`; the state must have been initialised with it.
     """
 
     def loss_function(params: Any, batch: Batch, weights: jax.Array) -> jax.Array:
@@ -162,14 +165,17 @@ def make_train_step(
         # An update can overflow although loss and gradients did not.
         update_norm = global_norm(updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & jnp.isfinite(update_norm)
+        spiked = is_spike(guard, state.running, loss, gradient_norm) if guard.is_on else None
+        applied = finite if spiked is None else finite & ~spiked
         params = optax.apply_updates(state.params, updates)
-        keep_if_finite = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        keep_if_applied = lambda new, old: jnp.where(applied, new, old)  # noqa: E731
         new_state = TrainState(
-            params=jax.tree.map(keep_if_finite, params, state.params),
-            opt_state=jax.tree.map(keep_if_finite, opt_state, state.opt_state),
-            optimizer_step=state.optimizer_step + finite.astype(jnp.int32),
+            params=jax.tree.map(keep_if_applied, params, state.params),
+            opt_state=jax.tree.map(keep_if_applied, opt_state, state.opt_state),
+            optimizer_step=state.optimizer_step + applied.astype(jnp.int32),
             samples_consumed=add_samples(state.samples_consumed, batch["tokens"].shape[0]),
-            skipped_steps=state.skipped_steps + (~finite).astype(jnp.int32),
+            skipped_steps=state.skipped_steps + (~applied).astype(jnp.int32),
+            running=state.running if spiked is None else after_step(guard, state.running, loss, gradient_norm, applied),
         )
         kept = weights.sum()
         metrics = {
@@ -178,8 +184,11 @@ def make_train_step(
             "update_norm": update_norm,
             "kept_tokens": kept,
             "kept_fraction": kept / weights.size,
-            "skipped": (~finite).astype(jnp.float32),
+            "skipped": (~applied).astype(jnp.float32),
         }
+        if spiked is not None:
+            metrics["spiked"] = (finite & spiked).astype(jnp.float32)
+            metrics |= {"running_loss": state.running.loss, "running_norm": state.running.norm}
         return new_state, metrics
 
     return train_step

@@ -12,6 +12,7 @@ from apertus_jax.model import ModelConfig
 from apertus_jax.objectives import goldfish, not_after_eod
 from apertus_jax.optimization import ademamix, wsd_schedule
 from apertus_jax.training import Objective, RemovalOptions, RunSchedule, TrainingConfig, pretrain
+from apertus_jax.training.survival.job_limits import JobLimits
 
 MODEL = ModelConfig(512, 32, 64, 2, 4, 2)
 OBJECTIVE = Objective([goldfish(k=4, h=8), not_after_eod(2)], num_tiles=2)
@@ -46,4 +47,5 @@ if __name__ == "__main__":
     distributed = "JAX_COORDINATOR_ADDRESS" in os.environ
     logging.basicConfig(level=logging.INFO, force=True)
     steps = {"total_steps": int(sys.argv[3])} if len(sys.argv) > 3 else {}
-    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, **steps))
+    limits = JobLimits(lost_seconds=float(os.environ.get("LOST_SECONDS", "100")))
+    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, limits=limits, **steps))

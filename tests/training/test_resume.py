@@ -23,7 +23,7 @@ from tests.training.small_run import MODEL, OBJECTIVE, TRAINING, small_run
 
 SCRIPT = Path(__file__).with_name("small_run.py")
 ROOT = Path(__file__).parent.parent.parent
-TIMING = ("tokens_per_second", "model_flops_per_second", "seconds_left")
+TIMING = ("tokens_per_second", "model_flops_per_second", "seconds_left", "data_seconds")
 LAST_STEP = 12
 
 

@@ -19,6 +19,7 @@ from apertus_jax.data.loader.packing import NO_LABEL, left_context, segment_ids_
 from apertus_jax.data.sample_order.sample_index import Spans, TokenSource
 from apertus_jax.data.sample_order.sample_stream import SampleStream
 from apertus_jax.errors import UserError
+from apertus_jax.storage.retries import retried
 
 PADDING = 0
 Batch = dict[str, np.ndarray]
@@ -165,7 +166,7 @@ class BatchIterator:
 
     def _build(self, step: int) -> Batch:
         self._threads.add(threading.current_thread())
-        return self.loader.batch(int(step))
+        return retried(lambda: self.loader.batch(int(step)), f"reading the batch of step {int(step)}")
 
     def __iter__(self) -> Iterator[Batch]:
         return self

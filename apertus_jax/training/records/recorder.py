@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ from apertus_jax.training.evaluators import Evaluation
 from apertus_jax.training.multihost import any_process, is_first
 from apertus_jax.training.planning.devices import peak_flops_per_second
 from apertus_jax.training.planning.flops import train_flops_per_token
+from apertus_jax.training.records.goodput import StartsLog
 from apertus_jax.training.records.telemetry import (
     MetricsLog,
     ProgressLine,
@@ -25,16 +28,22 @@ from apertus_jax.training.records.tracking import Tracking
 from apertus_jax.training.run import TrainingRun
 
 AVERAGED = ("loss", "gradient_norm", "update_norm", "kept_fraction")
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
 class Recorder:
-    """Turns the metrics of single steps into rows: each row averages the steps since the row before."""
+    """Turns the metrics of single steps into rows: each row averages the steps since the row before.
+
+    `data_seconds` is how long the loop waited for batches meanwhile; the loop sets it.
+    """
 
     run: TrainingRun
     pending: list[dict[str, float]]
     on_device: list[tuple[int, Mapping[str, jax.Array]]] = dataclasses.field(default_factory=list)
     skipped_in_a_row: int = 0
+    spiked_in_a_row: int = 0
+    data_seconds: float = 0.0
 
     def open(self, first_step: int) -> None:
         """Opens the outputs; rows beyond `first_step` are cut off, because those steps run again."""
@@ -43,6 +52,7 @@ class Recorder:
             rows = read_rows(self.run.folder.metrics)  # also those that are cut off: trackers have been told of them
             self._metrics = MetricsLog(self.run.folder.path, first_step)
             self._tracking = Tracking(self.run, first_step, rows)
+            self._starts = StartsLog(self.run.folder.path, first_step)
             self._evaluated = {(row["evaluator"], row["step"]) for row in read_evaluations(self.run.folder.path)}
             if any(row["step"] == first_step for row in read_metrics(self.run.folder.path)):
                 self.pending = []  # a run that ended here wrote them, and now it is longer
@@ -65,12 +75,47 @@ class Recorder:
         """
         for step, metrics in self.on_device:
             row = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            self.skipped_in_a_row = self.skipped_in_a_row + 1 if row["skipped"] else 0
+            spiked = bool(row.get("spiked"))
+            self.spiked_in_a_row = self.spiked_in_a_row + 1 if spiked else 0
+            if spiked:
+                row["at_step"] = float(step)
+                self._tell_spike(step, row, last_good)
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if row["skipped"] and not spiked else 0
             if self.skipped_in_a_row > self.run.training.max_skipped_in_a_row:
                 self.on_device = []
                 raise UserError(self._not_finite(step, row, last_good))
             self.pending.append(row)
         self.on_device = []
+
+    def _spike(self, row: Mapping[str, float]) -> dict[str, Any]:
+        """Returns what the log says of a skipped step: it, its samples, and what it was compared with."""
+        step = int(row["at_step"])
+        first = self.run.schedule.batches.first_sample(step)
+        last = first + self.run.schedule.batches.size_at(step) - 1
+        names = ("loss", "gradient_norm", "running_loss", "running_norm")
+        return {"step": step, "first_sample": first, "last_sample": last, **{name: row[name] for name in names}}
+
+    def _tell_spike(self, step: int, row: Mapping[str, float], last_good: int | None) -> None:
+        """Logs a skipped step.
+
+        Raises:
+          UserError: it is one too many in a row.
+        """
+        spike = self._spike(row)
+        line = (
+            f"step {step} was skipped as a spike: loss {row['loss']:.4g} (running mean {row['running_loss']:.4g}), "
+            f"gradient norm {row['gradient_norm']:.4g} (running mean {row['running_norm']:.4g}), on samples "
+            f"{spike['first_sample']} to {spike['last_sample']}"
+        )
+        if self.spiked_in_a_row < self.run.program.guard.max_in_a_row:
+            _log.warning("%s", line)
+            return
+        good = "none was written yet" if last_good is None else f"step {last_good} in {self.run.folder.checkpoints}"
+        self.on_device = []
+        raise UserError(
+            f"{line}, the {self.spiked_in_a_row}th in a row (StepGuard.max_in_a_row); the last good checkpoint is "
+            f"{good}; lower the learning rate, look at these samples, or widen StepGuard"
+        )
 
     def _not_finite(self, step: int, row: Mapping[str, float], last_good: int | None) -> str:
         first = self.run.schedule.batches.first_sample(step)
@@ -104,15 +149,21 @@ class Recorder:
                 "tokens_per_second": tokens_timed / seconds,
                 "model_flops_per_second": tokens_timed * self._flops_per_token / seconds,
                 "seconds_left": (self.run.schedule.total_steps - step) * seconds / self._steps_timed,
+                "data_seconds": self.data_seconds,
             }
+            if (peak := peak_device_memory(self.run.program.mesh.local_devices)) is not None:
+                row["device_memory_peak"] = peak
             if self._peak is not None:  # on hardware that `devices` knows
                 row["mfu"] = row["model_flops_per_second"] / self._peak
+        if spikes := [entry for entry in self.pending if entry.get("spiked")]:
+            row["spikes"] = [self._spike(entry) for entry in spikes]
         self.pending = []
         self._steps_timed = 0
         self._row_started = time.monotonic()
         if self._is_writer:
             self._metrics.write(row)
             self._tracking.write(row)
+            self._starts.reached(step)
         if timed:
             self._progress.update(row)
 
@@ -137,3 +188,10 @@ class Recorder:
         if self._is_writer:
             self._metrics.close()
             self._tracking.close()
+            self._starts.close()
+
+
+def peak_device_memory(devices: Sequence[jax.Device]) -> int | None:
+    """Returns the most bytes that any of these devices had in use so far; None where devices do not say."""
+    stats = [device.memory_stats() or {} for device in devices]
+    return max((int(found["peak_bytes_in_use"]) for found in stats if "peak_bytes_in_use" in found), default=None)

@@ -21,6 +21,7 @@ from apertus_jax.reports.row_charts import bar_charts
 from apertus_jax.reports.units import COUNT, SHARE, readable
 from apertus_jax.storage.run_folder import MIXTURE_FILE, RunFolder
 from apertus_jax.training.program import Program
+from apertus_jax.training.records.goodput import Goodput, read_goodput
 from apertus_jax.training.records.run_history import Change, steps_of_changes
 from apertus_jax.training.records.telemetry import read_evaluations, read_metrics
 
@@ -65,14 +66,19 @@ def write_run_report(
     add_evaluations(report, read_evaluations(folder), marks)
     add_languages(report, exposure)
     report.heading("Facts")
-    report.facts(facts(program, summary, rows))
+    report.facts(facts(program, summary, rows, read_goodput(folder)))
+    if spikes := [spike for row in rows for spike in row.get("spikes", [])]:
+        report.heading("Steps skipped as spikes")
+        report.table(tuple(spikes[0]), [tuple(spike.values()) for spike in spikes])
     report.text(RunFolder(folder).mixture.read_text(), summary=f"mixture ({MIXTURE_FILE})")
     bindings = "\n".join(f"{name} = {value}" for name, value in sorted(config.items()))
     report.text(bindings, summary="configuration in effect")
     report.write(RunFolder(folder).report)
 
 
-def facts(program: Program, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
+def facts(
+    program: Program, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], goodput: Goodput | None = None
+) -> list[tuple[str, Any]]:
     """Returns what is true of the whole run, as (name, value)."""
     timed = [row for row in rows if "model_flops_per_second" in row]
     found: list[tuple[str, Any]] = [
@@ -94,6 +100,14 @@ def facts(program: Program, summary: Mapping[str, Any], rows: Sequence[Mapping[s
     utilization = [row["mfu"] for row in timed if "mfu" in row]
     if utilization:
         found.append(("median MFU", f"{100 * statistics.median(utilization):.1f} %"))
+    waits = [row["data_seconds"] * row["tokens_per_second"] for row in timed if "data_seconds" in row]
+    if waits and (total := rows[-1]["tokens"]):
+        found.append(("time waiting for data", f"{100 * min(1.0, sum(waits) / total):.1f} % of the steps'"))
+    peaks = [row["device_memory_peak"] for row in timed if "device_memory_peak" in row]
+    if peaks:
+        found.append(("most memory of a device", f"{readable(max(peaks), COUNT)}B"))
+    if goodput is not None:
+        found.append(("goodput", goodput.told()))
     return found
 
 

@@ -82,6 +82,8 @@ def json_value(value: Any) -> Any:
     """Returns a value as JSON holds it, which has no NaN: a metric that is not finite is spelled as text."""
     if isinstance(value, Mapping):
         return {name: json_value(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [json_value(entry) for entry in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -89,6 +91,8 @@ def _number_value(value: Any) -> Any:
     """Returns a value of a row as it was before `json_value` spelled what is not finite."""
     if isinstance(value, Mapping):
         return {name: _number_value(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_number_value(entry) for entry in value]
     return float(value) if isinstance(value, str) and value in NOT_FINITE else value
 
 
@@ -132,7 +136,9 @@ def scalars_of_row(row: Mapping[str, Any]) -> dict[str, float]:
     """Returns what TensorBoard is told of a row of `metrics.jsonl`: tag → value."""
     if "evaluator" in row:
         return {f"evaluation/{row['evaluator']}/{name}": float(value) for name, value in row["metrics"].items()}
-    return {f"train/{name}": float(value) for name, value in row.items() if name != "step"}
+    # Lists name single steps, which no curve shows.
+    numbers = {name: value for name, value in row.items() if name != "step" and not isinstance(value, list)}
+    return {f"train/{name}": float(value) for name, value in numbers.items()}
 
 
 def _event(step: int, wall_time: float, scalars: Mapping[str, float]) -> event_pb2.Event:
