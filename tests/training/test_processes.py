@@ -35,7 +35,11 @@ def run_processes(script, arguments, processes, devices):
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         job.append(subprocess.Popen(command, env=environment, **pipes))
-    outputs = [process.communicate(timeout=400)[0] for process in job]
+    try:
+        outputs = [process.communicate(timeout=400)[0] for process in job]
+    finally:
+        for process in job:
+            process.kill()
     for process, output_text in zip(job, outputs, strict=True):
         assert process.returncode == 0, output_text
     return outputs
@@ -94,3 +98,28 @@ def test_groups_over_processes_train_as_one_process_does(mesh, devices, store, t
     run_job(store, tmp_path / "job", 4, devices, 6, mesh)
     run_job(store, tmp_path / "alone", 1, 1, 6, dict.fromkeys(mesh, 1))
     np.testing.assert_allclose(losses(tmp_path / "job"), losses(tmp_path / "alone"), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "index", "status", "line"),
+    [
+        (2, 0, 2, "apertus: not all of the JAX_NUM_PROCESSES=2 processes at localhost:"),
+        (2, 2, 1, "UserError: JAX_PROCESS_ID=2 must be 0 to 1, for JAX_NUM_PROCESSES=2"),
+    ],
+)
+def test_process_count_that_the_job_does_not_have_is_one_line(count, index, status, line):
+    code = "from apertus_jax.training import multihost; multihost.START_SECONDS = 3; multihost.join_job()"
+    variables = {
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
+        "JAX_NUM_PROCESSES": str(count),
+        "JAX_PROCESS_ID": str(index),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=process_environment(1) | variables,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == status
+    assert line in ended.stderr.splitlines()[-1] and "\n*** Check failure" not in ended.stderr
