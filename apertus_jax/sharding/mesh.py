@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -142,9 +142,10 @@ def rows_of_process(mesh: Mesh, batch_size: int, process_index: int | None = Non
       UserError: the batch does not divide over the mesh.
     """
     check_batch(mesh, batch_size)
+    places: Mapping[Any, Any] = batch_sharding(mesh).devices_indices_map((batch_size,))
     bounds = {
         index[0].indices(batch_size)[:2]
-        for device, index in batch_sharding(mesh).devices_indices_map((batch_size,)).items()
+        for device, index in places.items()
         if device.process_index == (jax.process_index() if process_index is None else process_index)
     }
     return np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in sorted(bounds)])
