@@ -36,7 +36,7 @@ def run_processes(script, arguments, processes, devices):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         job.append(subprocess.Popen(command, env=environment, **pipes))
     try:
-        outputs = [process.communicate(timeout=400)[0] for process in job]
+        outputs = [process.communicate(timeout=900)[0] for process in job]
     finally:
         for process in job:
             process.kill()
