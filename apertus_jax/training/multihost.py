@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,9 @@ from apertus_jax.errors import UserError
 from apertus_jax.storage.lease import acquire_lease
 from apertus_jax.training.survival.job_limits import JobLimits
 
+_LATER = 60  # JAX gives up after our own line
+FAILED_STATUS = 2
+
 
 def join_job(limits: JobLimits = JobLimits()) -> None:  # noqa: B008 (frozen)
     """Connects this process with the others of its job; SLURM, TPU pods and Open MPI are recognised by JAX.
@@ -24,19 +29,22 @@ def join_job(limits: JobLimits = JobLimits()) -> None:  # noqa: B008 (frozen)
     Elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID tell. Must come before
     anything asks for devices. Joined already: does nothing. `limits` says how long to wait for the others.
 
+    Where not all of them come within `limits.start_seconds`, this process ends with a line that says so.
+
     Raises:
-      UserError: the variables are incomplete.
+      UserError: the variables are incomplete or contradict each other or the devices.
     """
     if jax.distributed.is_initialized():
         return
     waits = {
-        "initialization_timeout": math.ceil(limits.start_seconds),
+        "initialization_timeout": math.ceil(limits.start_seconds) + _LATER,
         "heartbeat_timeout_seconds": math.ceil(limits.lost_seconds),
         "shutdown_timeout_seconds": math.ceil(limits.end_seconds),
     }
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None:
-        jax.distributed.initialize(**waits)
+        with everyone_comes("the processes of this job", limits.start_seconds):
+            jax.distributed.initialize(**waits)
         return
     try:
         count, index = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
@@ -44,7 +52,35 @@ def join_job(limits: JobLimits = JobLimits()) -> None:  # noqa: B008 (frozen)
         raise UserError(
             f"JAX_COORDINATOR_ADDRESS={address} is set; JAX_NUM_PROCESSES and JAX_PROCESS_ID must be numbers beside it"
         ) from error
-    jax.distributed.initialize(address, count, index, **waits)
+    if not 0 <= index < count:
+        raise UserError(
+            f"JAX_PROCESS_ID={index} must be 0 to {count - 1}, for JAX_NUM_PROCESSES={count}; change either"
+        )
+    with everyone_comes(f"the JAX_NUM_PROCESSES={count} processes at {address}", limits.start_seconds):
+        jax.distributed.initialize(address, count, index, **waits)
+    if jax.process_count() != count:
+        raise UserError(
+            f"JAX_NUM_PROCESSES={count} and the devices are those of {jax.process_count()} processes; start as many "
+            "processes as the devices have hosts"
+        )
+
+
+@contextlib.contextmanager
+def everyone_comes(whom: str, seconds: float) -> Iterator[None]:
+    """Ends this process with one line unless the block is over in time: JAX would abort it with a stack trace."""
+
+    def give_up() -> None:
+        line = f"apertus: not all of {whom} came within {seconds:g} s; start each of them, all with the same number"
+        print(line, file=sys.stderr, flush=True)
+        os._exit(FAILED_STATUS)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def is_first() -> bool:

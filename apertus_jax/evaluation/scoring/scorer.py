@@ -67,21 +67,22 @@ class LikelihoodScorer:
         axis_rules: sharding.AxisRules | None = None,
         smallest_bucket: int | None = None,
     ):
-        if jax.default_backend() == "cpu" and config.attention_implementation == "xla":
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        if platform == "cpu" and config.attention_implementation == "xla":
             # A tenth less processor time at the lengths of evaluation tasks, and the same function to rounding.
             _log_blockwise_once()
             config = dataclasses.replace(config, attention_implementation="xla_blockwise")
         self.config = config
         self.longest = config.max_position_embeddings if longest is None else longest
         if batch_tokens is None:
-            batch_tokens = BATCH_TOKENS.get(jax.default_backend(), ACCELERATOR_BATCH_TOKENS)
+            batch_tokens = BATCH_TOKENS.get(platform, ACCELERATOR_BATCH_TOKENS)
         self.batch_tokens = batch_tokens
         for name, value in (("longest", self.longest), ("batch_tokens", self.batch_tokens)):
             if value < 1:
                 raise UserError(f"LikelihoodScorer {name}={value} must be at least 1 token")
         self._mesh = mesh
         if mesh is not None and axis_rules is None:
-            axis_rules = sharding.resolve_rules("auto", mesh.devices.flat[0].platform)
+            axis_rules = sharding.resolve_rules("auto", platform)
         self._rules = axis_rules or ()
         self._shards = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
         self._tile = tile_size(config.vocab_size)
