@@ -27,7 +27,7 @@ from apertus_jax.storage.manifests import require_fields
 from apertus_jax.storage.places import absolute_place
 from apertus_jax.storage.reader_lease import ReaderLease
 from apertus_jax.storage.run_folder import TOKENIZER_FOLDER, RunFolder
-from apertus_jax.storage.tensor_files import check_memory
+from apertus_jax.storage.tensors.reader import check_memory
 from apertus_jax.storage.tokenizer_files import copy_tokenizer
 from apertus_jax.validation import require_count
 
