@@ -177,9 +177,8 @@ def test_golden_forward_pass_survives_the_export(tmp_path):
             wave = 1 + 0.1 * wave
         else:
             wave = {"alpha_p": 0.2 + 0.1 * wave, "alpha_n": -1 + 0.1 * wave}.get(name.rsplit(".", 1)[1], 0.25 * wave)
-        flat.setdefault(tensor.row.path, []).append(
-            tensor.row.adopt(config, wave.astype(np.float32).reshape(tensor.split_shape(config)))
-        )
+        split = wave.astype(np.float32).reshape(tensor.split_shape(config))
+        flat.setdefault(tensor.row.path, []).append(tensor.row.adopt(config, split))
     stacked = {path: np.stack(parts) if path.startswith("layers/") else parts[0] for path, parts in flat.items()}
     save_huggingface(tmp_path / "repository", config, unflatten_dict(stacked, sep="/"))
     loaded_config, loaded = load_huggingface(tmp_path / "repository")

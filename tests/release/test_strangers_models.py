@@ -293,7 +293,7 @@ def test_full_disk_is_the_error_of_the_system(tmp_path):
     (tmp_path / WEIGHTS).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device") as caught:
         write_tensors(tmp_path, [spec], lambda name, box: np.zeros(3, np.float32)[box])
-    assert caught.value.errno == 28
+    assert caught.value.errno == 28 and caught.value.filename.endswith(WEIGHTS)
     assert list(tmp_path.iterdir()) == []
 
 

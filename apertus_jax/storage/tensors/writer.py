@@ -166,7 +166,9 @@ def _local_target(path: epath.Path) -> Iterator[IO[bytes]]:
     try:
         with open(path, "wb") as file:
             yield file
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(path)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         raise
