@@ -7,12 +7,14 @@ are restored, after every file of it has been compared with its digest.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from apertus_jax.checkpoints import leaves as leaf_tools
 from apertus_jax.checkpoints import step_folders
@@ -27,6 +29,7 @@ from apertus_jax.storage.manifests import require_fields
 from apertus_jax.storage.places import absolute_place
 from apertus_jax.storage.reader_lease import ReaderLease
 from apertus_jax.storage.run_folder import TOKENIZER_FOLDER, RunFolder
+from apertus_jax.storage.tensors.boxes import ReadBox
 from apertus_jax.storage.tensors.reader import check_memory
 from apertus_jax.storage.tokenizer_files import copy_tokenizer
 from apertus_jax.validation import require_count
@@ -74,6 +77,23 @@ class OpenedModel:
         finally:
             if self._lease is not None:
                 self._lease.release()
+
+    @contextlib.contextmanager
+    def boxes(self) -> Iterator[ReadBox]:
+        """Opens the parameters to be read in boxes, float32, every file compared with its digest first.
+
+        Those of a model folder stay in their files; those of a step are restored into memory.
+
+        Raises:
+          UserError: as `load`; while reading, a value that is not finite.
+        """
+        if self.step is None:
+            artifacts.verify(self.place, model_folder.KIND)
+            with model_folder.open_parameters(self.place, self.config) as read:
+                yield read
+            return
+        flat = flatten_dict(self.load(), sep="/")
+        yield lambda path, box: flat[path][box]
 
     def _restore(self, step: int) -> dict[str, Any]:
         checkpoints, saved = self.place.parent, step_folders.read_metadata(self.place.parent, step)

@@ -125,6 +125,7 @@ def write_repository(
     special_ids = special_token_ids(tokenizer, config.vocab_size, chat)
     tensors = published_tensors(config)
     stored = EXPORT_DTYPES[dtype]
+    piece_bytes = piece_bytes * stored.itemsize // FLOAT32.itemsize  # a piece is read before it becomes narrower
     specs = [TensorSpec(tensor.name, tensor.shape, stored, tensor.split_shape(config)) for tensor in tensors.values()]
 
     def published(name: str, box: Box) -> np.ndarray:

@@ -326,7 +326,7 @@ def test_killed_export_leaves_no_config_for_others_to_find(tmp_path, config, par
     """What a reader sees when the process dies while weights are written (no clean-up runs)."""
     seen = []
 
-    def die(root, *_):
+    def die(root, *_, **__):
         seen.extend(path.name for path in root.iterdir())
         raise KeyboardInterrupt
 
