@@ -253,6 +253,11 @@ class Checkpointer:
         self.wait()
         return [step for step in self.committed_steps() if self._examine(step) is None]
 
+    def require_valid(self, step: int) -> None:
+        """Raises UserError unless every file of a step still has its digest; the message names the file."""
+        if (rejection := self._examine(step)) is not None:
+            raise UserError(f"the checkpoint in {self.folder} cannot be used: {rejection}; choose another step")
+
     def latest_valid_step(self) -> int | None:
         """Returns the newest valid step, or None; why newer ones were passed over is logged and left in `rejected`."""
         self.wait()
@@ -326,8 +331,8 @@ class Checkpointer:
         self.wait()
         if step is None:
             step = self._newest()
-        elif (rejection := self._examine(step)) is not None:
-            raise UserError(f"the checkpoint in {self.folder} cannot be used: {rejection}; choose another step")
+        else:
+            self.require_valid(step)
         folder = step_folder(self.folder, step)
         saved = step_folders.read_metadata(self.folder, step)
         wanted = leaf_tools.named_leaves(abstract_state)

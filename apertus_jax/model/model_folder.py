@@ -22,20 +22,21 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from apertus_jax.errors import UserError
 from apertus_jax.model.config import ModelConfig, RopeScaling
 from apertus_jax.model.feedforwards import OWN
-from apertus_jax.model.parameter_boxes import is_spread, piece_bytes, put_parameters, read_box
 from apertus_jax.model.parameters import abstract_parameters, count_parameters, parameter_shapes
 from apertus_jax.process.agreement import set_anywhere
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.json_reader import read_json
 from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.storage.tensors.boxes import PIECE_BYTES, ReadBox, whole_box
+from apertus_jax.storage.tensors.device_boxes import is_spread, piece_bytes, put_arrays, read_box
 from apertus_jax.storage.tensors.reader import TensorReader, check_memory
-from apertus_jax.storage.tensors.writer import TensorSpec, write_tensors
+from apertus_jax.storage.tensors.writer import SUFFIX, TensorSpec, write_tensors
 from apertus_jax.storage.tokenizer_files import TOKENIZER_FILE, check_tokenizer, copy_tokenizer
 
 KIND = "model"
 CONFIG_FILE = "config.json"
 PARAMETERS_STEM = "parameters"
+PARAMETERS_FILE = PARAMETERS_STEM + SUFFIX
 TOKENIZER_FOLDER = "tokenizer"
 FLOAT32 = np.dtype(np.float32)
 # Fields that came later: a model that has what every model had before them is described as before.
@@ -140,6 +141,11 @@ def takes_part_only(flat: Mapping[str, Any]) -> bool:
     return jax.process_index() > 0 and any(map(is_spread, flat.values()))
 
 
+def parameter_tensors(config: ModelConfig) -> list[TensorSpec]:
+    """Returns what the parameter files of a model folder hold."""
+    return [TensorSpec(path, shape, FLOAT32) for path, shape in parameter_shapes(config).items()]
+
+
 def write_model(
     folder: epath.PathLike,
     config: ModelConfig,
@@ -163,7 +169,7 @@ def write_model(
       UserError: a folder in use, or a tokenizer that does not fit the vocabulary.
     """
     check_tokenizer(tokenizer, config.vocab_size)
-    specs = [TensorSpec(path, shape, FLOAT32) for path, shape in parameter_shapes(config).items()]
+    specs = parameter_tensors(config)
     if takes_part_only:
         write_tensors(None, specs, read, shard_bytes, PARAMETERS_STEM, piece_bytes)
         return
@@ -199,7 +205,7 @@ def load_model(
     config = read_config(root)
     with open_parameters(root, config) as read:
         if shardings is not None:
-            flat = put_parameters(parameter_shapes(config), flatten_dict(shardings, sep="/"), read)
+            flat = put_arrays(parameter_shapes(config), flatten_dict(shardings, sep="/"), read)
         else:
             check_memory(count_parameters(abstract_parameters(config)) * FLOAT32.itemsize, f"the model of {root}")
             flat = {path: read(path, whole_box(shape)) for path, shape in parameter_shapes(config).items()}

@@ -20,7 +20,6 @@ from apertus_jax.model.model_folder import (
     check_parameters,
     takes_part_only,
 )
-from apertus_jax.model.parameter_boxes import piece_bytes, put_parameters, read_box
 from apertus_jax.model.parameters import abstract_parameters, count_parameters, parameter_shapes
 from apertus_jax.model.tensor_table import (
     export_obstacle,
@@ -39,6 +38,7 @@ from apertus_jax.release.huggingface_tokenizer import special_token_ids, write_t
 from apertus_jax.release.model_card import CARD_FILE, model_card
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox, whole_box
+from apertus_jax.storage.tensors.device_boxes import piece_bytes, put_arrays, read_box
 from apertus_jax.storage.tensors.reader import TensorReader, check_memory
 from apertus_jax.storage.tensors.writer import FLOAT_DTYPES, TensorSpec, write_tensors
 from apertus_jax.storage.tokenizer_files import check_tokenizer
@@ -183,7 +183,7 @@ def load_huggingface(path: epath.PathLike, *, shardings: Any = None) -> tuple[Mo
     with open_repository(path) as (config, read):
         shapes = parameter_shapes(config)
         if shardings is not None:
-            flat = put_parameters(shapes, flatten_dict(shardings, sep="/"), read)
+            flat = put_arrays(shapes, flatten_dict(shardings, sep="/"), read)
         else:
             check_memory(count_parameters(abstract_parameters(config)) * FLOAT32.itemsize, f"the model of {path}")
             flat = {name: read(name, whole_box(shape)) for name, shape in shapes.items()}

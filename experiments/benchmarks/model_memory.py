@@ -78,9 +78,9 @@ def phases(folder: Path, size: str) -> Any:
     from apertus_jax import sharding
     from apertus_jax.model import abstract_parameters
     from apertus_jax.model.model_folder import load_model, save_model
-    from apertus_jax.model.parameter_boxes import put_shards
     from apertus_jax.model.parameters import parameter_shapes
     from apertus_jax.release import load_huggingface, save_huggingface
+    from apertus_jax.storage.tensors.device_boxes import put_shards
 
     config, mesh = config_of(size), sharding.MeshConfig(data=1, fsdp=PROCESSES * DEVICES)
     places = sharding.parameter_shardings(abstract_parameters(config), sharding.make_mesh(mesh), mesh.axis_rules())

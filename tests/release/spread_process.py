@@ -13,16 +13,17 @@ import numpy as np
 
 from apertus_jax import sharding
 from apertus_jax.errors import UserError
-from apertus_jax.model import abstract_parameters, model_folder, parameter_boxes
+from apertus_jax.model import abstract_parameters, model_folder
 from apertus_jax.model.model_folder import load_model, read_config, save_model
 from apertus_jax.release import huggingface, load_huggingface, save_huggingface
+from apertus_jax.storage.tensors import device_boxes
 
 seen = [0]
 
 
 def noting(leaf, box):
     """Takes a box off the mesh, and notes how many bytes it has."""
-    values = parameter_boxes.read_box(leaf, box)
+    values = device_boxes.read_box(leaf, box)
     seen.append(values.nbytes)
     return values
 

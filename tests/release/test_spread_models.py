@@ -8,7 +8,7 @@ from pathlib import Path
 
 from apertus_jax.model.model_folder import save_model
 from apertus_jax.release import save_huggingface
-from tests.release.test_parameter_boxes import contents
+from tests.release.test_device_boxes import contents
 from tests.training.test_resume import process_environment
 
 SCRIPT = Path(__file__).with_name("spread_process.py")

@@ -30,9 +30,14 @@ def box_of(index: Sequence[slice], shape: Sequence[int]) -> Box:
     return tuple(slice(*part.indices(size)[:2]) for part, size in zip(index, shape, strict=True))
 
 
-def shifted(box: Box, offset: Sequence[int]) -> Box:
-    """Returns the box as it reads when positions are counted from `offset`."""
-    return tuple(slice(part.start - first, part.stop - first) for part, first in zip(box, offset, strict=True))
+def moved(box: Box, by: Sequence[int]) -> Box:
+    """Returns the box moved along each axis."""
+    return tuple(slice(part.start + step, part.stop + step) for part, step in zip(box, by, strict=True))
+
+
+def seen_from(box: Box, origin: Box) -> Box:
+    """Returns the box as it reads when positions are counted from where another one begins."""
+    return moved(box, [-part.start for part in origin])
 
 
 def overlap(one: Box, other: Box) -> Box | None:

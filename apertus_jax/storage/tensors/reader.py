@@ -25,7 +25,7 @@ from etils import epath
 from apertus_jax.errors import UserError
 from apertus_jax.storage.json_reader import read_json_object
 from apertus_jax.storage.listing import is_local, regular_file
-from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, box_shape, boxes_within, c_strides, whole_box
+from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, box_shape, boxes_within, c_strides, moved, whole_box
 from apertus_jax.storage.tensors.writer import FLOAT_DTYPES, HEADER_LENGTH, INDEX_SUFFIX, SUFFIX
 
 _log = logging.getLogger(__name__)
@@ -125,12 +125,9 @@ class TensorReader:
         values = np.empty(box_shape(box), dtype)
         strides = c_strides(shape, dtype.itemsize)
         for part in boxes_within(values.shape, strides, dtype.itemsize, PIECE_BYTES):
-            place = tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, part, strict=True))
+            place = moved(part, [each.start for each in box])
             values[part] = mapped[place]
-            if values.size:
-                first = sum(a.start * stride for a, stride in zip(place, strides, strict=True))
-                last = sum((a.stop - 1) * stride for a, stride in zip(place, strides, strict=True)) + dtype.itemsize
-                _let_go(stored.file, stored.offset + first, stored.offset + last)
+            let_go(stored.file, stored.offset, strides, dtype.itemsize, place)
         return values
 
     def read_weights(self, name: str, box: Box | None = None, axes: Sequence[int] | None = None) -> np.ndarray:
@@ -200,11 +197,17 @@ class TensorReader:
             self._stored[name] = _Stored(mapped, place, tuple(entry["shape"]), entry["dtype"])
 
 
-def _let_go(mapped: mmap.mmap, first: int, last: int) -> None:
-    """Tells the system that the pages of a range of a map are not needed now; reading them again is no error."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        start = first - first % mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_DONTNEED, start, last - start)
+def let_go(mapped: mmap.mmap, offset: int, strides: Sequence[int], itemsize: int, box: Box) -> None:
+    """Tells the system that the pages of a box are not needed in memory now; what was written to them is not lost.
+
+    The tensor begins at byte `offset` of the map and has `strides` in bytes.
+    """
+    if 0 in box_shape(box) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    first = offset + sum(part.start * stride for part, stride in zip(box, strides, strict=True))
+    last = offset + sum((part.stop - 1) * stride for part, stride in zip(box, strides, strict=True)) + itemsize
+    start = first - first % mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, start, last - start)
 
 
 def _read_header(path: str) -> tuple[dict[str, Any], str | None, int]:

@@ -108,7 +108,7 @@ def write_tensors(
     else:
         names = [f"{stem}-{number:05d}-of-{len(shards):05d}{SUFFIX}" for number in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
-        ordered = sorted(shard, key=lambda spec: (list(CODES).index(spec.dtype), spec.name))
+        ordered = _in_file_order(shard)
         with _local_target(epath.Path(folder) / name) if folder is not None else contextlib.nullcontext() as file:
             if file is not None:
                 file.write(_header(ordered))
@@ -123,6 +123,29 @@ def write_tensors(
             (epath.Path(folder) / (stem + INDEX_SUFFIX)).write_text(_index(specs, placed))
         names = [*names, stem + INDEX_SUFFIX]
     return names
+
+
+def lay_out(path: str, specs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Makes one local file of its full size, with a header and without values; returns where each tensor begins.
+
+    Raises:
+      OSError: there is no room for it.
+    """
+    ordered = _in_file_order(specs)
+    header = _header(ordered)
+    offsets, end = {}, len(header)
+    for spec in ordered:
+        offsets[spec.name] = end
+        end += spec.num_bytes
+    with open(path, "wb") as file:
+        file.write(header)
+        file.flush()
+        os.posix_fallocate(file.fileno(), 0, end)  # a map of a file with holes is killed where the disk is full
+    return offsets
+
+
+def _in_file_order(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    return sorted(specs, key=lambda spec: (list(CODES).index(spec.dtype), spec.name))
 
 
 def _index(specs: Sequence[TensorSpec], weight_map: dict[str, str]) -> str:

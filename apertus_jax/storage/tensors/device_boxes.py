@@ -1,4 +1,4 @@
-"""Boxes of parameters, to and from the mesh: no host and no device holds a leaf that is spread over devices whole.
+"""Boxes of arrays, to and from the mesh: no host and no device holds a leaf that is spread over devices whole.
 
 Out of the mesh: of a leaf that one process holds, a box is put together on the host from the pieces of its shards. Of a
 leaf that is spread over processes, each device lays its part of the box into zeros and all add up what they have, as
@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox, box_of, box_shape, overlap, shifted
+from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox, box_of, box_shape, overlap, seen_from
 
 _BITS = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
 
@@ -32,10 +32,11 @@ def is_spread(leaf: Any) -> bool:
 
 def piece_bytes(leaves: Iterable[Any]) -> int:
     """Returns how much of a leaf is taken at a time: at most one shard of the largest, arrays or abstract."""
-    return min(PIECE_BYTES, max((_shard_bytes(leaf) for leaf in leaves), default=PIECE_BYTES))
+    return min(PIECE_BYTES, max((shard_bytes(leaf) for leaf in leaves), default=PIECE_BYTES))
 
 
-def _shard_bytes(leaf: Any) -> int:
+def shard_bytes(leaf: Any) -> int:
+    """Returns the bytes of one device's part of an array, or of all of one without a sharding."""
     sharding = getattr(leaf, "sharding", None)
     shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
     return math.prod(shape) * np.dtype(leaf.dtype).itemsize
@@ -56,10 +57,9 @@ def read_box(leaf: Any, box: Box) -> np.ndarray:
         place = box_of(shard.index, leaf.shape)
         common = overlap(place, box) if shard.replica_id == 0 else None
         if common is not None:
-            origin = [part.start for part in place]
-            starts = [np.int32(part.start) for part in shifted(common, origin)]
+            starts = [np.int32(part.start) for part in seen_from(common, place)]
             piece = _slice(shard.data, starts, box_shape(common))
-            values[shifted(common, [part.start for part in box])] = np.asarray(piece)
+            values[seen_from(common, box)] = np.asarray(piece)
     return values
 
 
@@ -137,7 +137,7 @@ def put_shards(
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
 
-def put_parameters(
+def put_arrays(
     shapes: Mapping[str, tuple[int, ...]], shardings: Mapping[str, Sharding], read: ReadBox
 ) -> dict[str, jax.Array]:
     """Returns float32 parameters by path on the devices of their shardings, read shard by shard."""

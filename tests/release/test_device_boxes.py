@@ -9,10 +9,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from apertus_jax import sharding
 from apertus_jax.errors import UserError
-from apertus_jax.model import abstract_parameters, model_folder, parameter_boxes
+from apertus_jax.model import abstract_parameters, model_folder
 from apertus_jax.model.model_folder import load_model, save_model
 from apertus_jax.release import export, huggingface, import_huggingface, load_huggingface, save_huggingface
 from apertus_jax.sharding import MeshConfig
+from apertus_jax.storage.tensors import device_boxes
 from apertus_jax.storage.tensors.boxes import box_shape
 from tests.model_parameters import random_parameters
 
@@ -49,11 +50,11 @@ def largest_bytes(monkeypatch):
         return note
 
     for module in (model_folder, huggingface):
-        monkeypatch.setattr(module, "read_box", noting(parameter_boxes.read_box))
+        monkeypatch.setattr(module, "read_box", noting(device_boxes.read_box))
 
-    put = parameter_boxes.put_shards
+    put = device_boxes.put_shards
     monkeypatch.setattr(
-        parameter_boxes,
+        device_boxes,
         "put_shards",
         lambda shape, dtype, place, read: put(shape, dtype, place, lambda box: noting(lambda _, b: read(b))(None, box)),
     )
@@ -136,7 +137,7 @@ def test_every_bit_comes_through_the_sum_of_devices(spec, dtype):
     leaf = jax.device_put(whole, place)
     for box in ((0, 8), (0, 12), (0, 16)), ((3, 5), (0, 12), (0, 16)), ((0, 8), (2, 7), (5, 16)), ((7, 8),) * 3:
         box = tuple(slice(*ends) for ends in box)
-        for read in (parameter_boxes.read_box, parameter_boxes._box_of_all):
+        for read in (device_boxes.read_box, device_boxes._box_of_all):
             found = read(leaf, box)
             assert found.shape == box_shape(box) and found.dtype == whole.dtype
             assert found.tobytes() == np.ascontiguousarray(whole[box]).tobytes()
