@@ -11,6 +11,7 @@ from apertus_jax.release.model_card import model_card
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.identity import identity_of_arguments
 from apertus_jax.storage.run_folder import RunFolder
+from apertus_jax.storage.tensors.boxes import TRANSPOSED_PIECE_BYTES
 
 
 def export(
@@ -75,4 +76,5 @@ def export(
             chat=chat,
             inputs=inputs,
             card=card,
+            piece_bytes=TRANSPOSED_PIECE_BYTES,
         )

@@ -79,7 +79,6 @@ def save_huggingface(
     Raises:
       UserError: wrong parameters, dtype or tokenizer, an architecture without a published format, or a folder in use.
     """
-    check_settings(config, dtype)
     flat = check_parameters(config, params)
     write_repository(
         path,

@@ -13,6 +13,8 @@ Box = tuple[slice, ...]
 ReadBox = Callable[[str, Box], np.ndarray]
 # Large enough for disks and networks; a small part of any device or host.
 PIECE_BYTES = 32 << 20
+# Between files whose axes are in another order a piece passes over all that it is spread over: fewer, larger pieces.
+TRANSPOSED_PIECE_BYTES = 256 << 20
 
 
 def whole_box(shape: Sequence[int]) -> Box:
