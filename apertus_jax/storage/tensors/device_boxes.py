@@ -22,6 +22,8 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox, box_of, box_shape, overlap, seen_from
 
+# XLA gives a device twice a piece to add it up, four times at worst: a shard in all.
+PIECES_OF_A_SHARD = 4
 _BITS = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}
 
 
@@ -31,8 +33,9 @@ def is_spread(leaf: Any) -> bool:
 
 
 def piece_bytes(leaves: Iterable[Any]) -> int:
-    """Returns how much of a leaf is taken at a time: at most one shard of the largest, arrays or abstract."""
-    return min(PIECE_BYTES, max((shard_bytes(leaf) for leaf in leaves), default=PIECE_BYTES))
+    """Returns how much of a leaf is taken at a time: little beside a shard of the largest, arrays or abstract."""
+    largest = max((shard_bytes(leaf) for leaf in leaves), default=PIECE_BYTES)
+    return min(PIECE_BYTES, -(-largest // PIECES_OF_A_SHARD))
 
 
 def shard_bytes(leaf: Any) -> int:
@@ -115,12 +118,19 @@ def _gatherer(
 def _taken(bits: jax.Array, axis: int, start: jax.Array, size: int, whole: bool) -> jax.Array:
     """Returns `size` elements of a split axis from `start` on (`whole`: all), zeros where this device has none."""
     length = bits.shape[axis]
+
+    def zeros(count: int) -> jax.Array:
+        return jnp.zeros((*bits.shape[:axis], count, *bits.shape[axis + 1 :]), bits.dtype)
+
     if whole:
-        zeros = jnp.zeros((*bits.shape[:axis], size, *bits.shape[axis + 1 :]), bits.dtype)
-        return lax.dynamic_update_slice_in_dim(zeros, bits, -start, axis)
-    padding = [(size, size, 0) if each == axis else (0, 0, 0) for each in range(bits.ndim)]
-    padded = lax.pad(bits, jnp.zeros((), bits.dtype), padding)
-    return lax.dynamic_slice_in_dim(padded, jnp.clip(start + size, 0, length + size), size, axis)
+        return lax.dynamic_update_slice_in_dim(zeros(size), bits, -start, axis)
+    # A window of what is here is laid into zeros with room on both sides, where all that was not asked for is cut off.
+    width = min(size, length)
+    first = jnp.clip(start, 0, length - width)
+    window = lax.dynamic_slice_in_dim(bits, first, width, axis)
+    place = jnp.clip(first - start + width, 0, size + width)
+    laid = lax.dynamic_update_slice_in_dim(zeros(size + 2 * width), window, place, axis)
+    return lax.slice_in_dim(laid, width, width + size, axis=axis)
 
 
 def put_shards(

@@ -179,7 +179,7 @@ class EndPlan:
     Attributes:
       largest_leaf: the largest parameter, whole; nobody holds it.
       largest_shard: one device's part of it.
-      device: beyond the parameters, on each device: a piece, and what is added up to it.
+      device: beyond the parameters, on each device: a piece among zeros, and what is added up to it.
       host: beyond its shards, on the host that writes: a piece, and the same in the order of the file.
       model: the model folder, on the disk.
     """
