@@ -1,4 +1,4 @@
-"""What the processes of one job agree on: one looks, all act on what it found.
+"""Agreement of the processes of one job: one looks, all act on what it found.
 
 Folders change while they are looked at, and a shared file system shows a change to each process at a time of its own.
 Whatever decides what the job does next is therefore seen by the first process alone and told to the others. Every

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """Where a tensor lies: in which map, from which byte on, and what it is."""
+    """Place of a tensor: the map of its file, the byte from which on it lies there, and what it is."""
 
     file: mmap.mmap
     offset: int
