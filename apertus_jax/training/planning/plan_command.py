@@ -138,7 +138,7 @@ def _checkpoints_kept(training: TrainingConfig, total_steps: int) -> int:
 
 def _sections(figures: dict[str, Any]) -> list[Section]:
     """Returns the figures in words, by section."""
-    memory, work, end = figures["memory"], figures["work"], figures["end_of_run"]
+    memory, work, model = figures["memory"], figures["work"], figures["end_of_run"]
     axes = " × ".join(f"{axis} {size}" for axis, size in figures["mesh"].items() if size > 1) or "one device"
     share = memory["total"] / memory["device"]
     verdict = "fits" if figures["fits"] else "DOES NOT FIT: shard further, accumulate, or recompute more (remat_policy)"
@@ -178,15 +178,15 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
             ("the run", f"{readable(work['days'] * 86400, SECONDS)}, {readable(work['device_hours'])} device hours"),
         ]),
         ("End of the run, its model written in pieces", [
-            ("largest parameter, a shard of it", f"{_bytes(end['largest_leaf'])}, {_bytes(end['largest_shard'])}"),
-            ("beyond its shards, at most on a device", _bytes(end["device"])),
-            ("beyond its shards, at most on a host", _bytes(end["host"])),
+            ("largest parameter, a shard of it", f"{_bytes(model['largest_leaf'])}, {_bytes(model['largest_shard'])}"),
+            ("beyond its shards, at most on a device", _bytes(model["device"])),
+            ("beyond its shards, at most on a host", _bytes(model["host"])),
         ]),
         ("Disk", [
             ("one checkpoint", _bytes(figures["checkpoint_bytes"])),
             ("checkpoints in the end", f"{figures['checkpoints_kept']:,}, "
              f"{_bytes(figures['checkpoint_bytes'] * figures['checkpoints_kept'])}"),
-            ("the model", _bytes(end["model"])),
+            ("the model", _bytes(model["model"])),
         ]),
     ]  # fmt: skip
 
