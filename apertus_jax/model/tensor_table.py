@@ -22,10 +22,11 @@ import numpy as np
 from apertus_jax.model.config import ModelConfig
 from apertus_jax.model.feedforwards import OWN
 from apertus_jax.model.parameters import ParameterSpec, parameter_specs
-from apertus_jax.storage.tensors.boxes import Box, ReadBox, box_shape
+from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox, box_shape, boxes_within, c_strides, moved
 from apertus_jax.storage.tensors.reader import TensorReader
 
 LAYER = "model.layers.{layer}."
+FLOAT32_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +75,6 @@ class TensorRow:
         axes = self.own_axes(parameter_specs(config)[self.path])
         return own.transpose([axes.index(axis) for axis in self.order])
 
-    def adopt(self, config: ModelConfig, split: np.ndarray) -> np.ndarray:
-        """Returns a box of the published array, grouped axes apart, in the order of our axes; inverse of `publish`."""
-        return split.transpose([self.order.index(axis) for axis in self.own_axes(parameter_specs(config)[self.path])])
-
     def read_published(self, config: ModelConfig, read: ReadBox, layer: int | None, box: Box) -> np.ndarray:
         """Returns what is in a box of `split_shape` of a published tensor; `read` knows our parameters by path."""
         own = tuple(box[self.order.index(axis)] for axis in self.own_axes(parameter_specs(config)[self.path]))
@@ -89,11 +86,13 @@ class TensorRow:
         """Returns what is in a box of our parameter, layers included, float32, from published tensors."""
         axes, shape = self.own_axes(parameter_specs(config)[self.path]), self.split_shape(config)
         layers, inside = (range(box[0].start, box[0].stop), box[1:]) if self.per_layer else ((None,), box)
-        wanted = tuple(inside[axes.index(axis)] for axis in self.order)
+        first = [inside[axes.index(axis)].start for axis in self.order]
         values = np.empty(box_shape(box), np.float32)
         for place, layer in enumerate(layers):
-            split = reader.read_weights(self.name.format(layer=layer), wanted, shape)
-            values[place if self.per_layer else ...] = self.adopt(config, split)
+            # A view in the order of the file, which is filled from its start to its end.
+            published = self.publish(config, values[place, ...] if self.per_layer else values)
+            for part in boxes_within(published.shape, c_strides(shape, FLOAT32_BYTES), FLOAT32_BYTES, PIECE_BYTES):
+                published[part] = reader.read_weights(self.name.format(layer=layer), moved(part, first), shape)
         return values
 
     def _sizes(self, config: ModelConfig) -> dict[str | None, int]:

@@ -161,6 +161,7 @@ def run_all(folder: Path) -> list[dict[str, Any]]:
     pipe: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "text": True}
     job = [subprocess.Popen([*own, "worker", str(folder), str(port), str(index)], **pipe) for index in range(PROCESSES)]
     outputs = [process.communicate()[0] for process in job]
+    print("\n".join(line for output in outputs for line in output.splitlines() if line.startswith("{")), flush=True)
     assert all(process.returncode == 0 for process in job)
     lines = [line for output in outputs for line in json_lines(output)]
     exported = files_of(folder / "wide" / "export")
