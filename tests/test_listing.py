@@ -5,8 +5,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from apertus_jax.errors import UserError
+from apertus_jax.storage import listing
 from apertus_jax.storage.listing import list_files, regular_file
 
 
@@ -27,6 +29,14 @@ def test_files_come_sorted_without_markers_and_hidden_ones(tmp_path):
     markers = ("COMMITTED.json", "a/BUILDING.json", "LEASE.json")
     assert list_files(tmp_path) == [name for name in expected if name not in markers]
     assert list_files(tmp_path, ".txt") == ["a/c.txt", "b.txt"] == list_files(str(tmp_path), (".txt", ".no"))
+
+
+def test_object_stores_list_a_folder_as_disks_do(tmp_path, monkeypatch):
+    write(tmp_path, "b.txt", "a/c.txt", "a/.hidden", ".x/a.jsonl", "a/.git/x", "a-b", "COMMITTED.json", "a/d/e/f.txt")
+    on_disk = list_files(tmp_path), list_files(tmp_path, ".txt")
+    monkeypatch.setattr(listing, "is_local", lambda path: False)
+    monkeypatch.setattr(epath.Path, "is_dir", None)  # a request for each file
+    assert (list_files(tmp_path), list_files(tmp_path, ".txt")) == on_disk
 
 
 LOOPS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import time
@@ -15,12 +16,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from apertus_jax.checkpoints import leaves as leaf_tools
 from apertus_jax.checkpoints import step_folders
+from apertus_jax.checkpoints.joint_commit import commit_jointly
 from apertus_jax.checkpoints.step_folders import Rejection
 from apertus_jax.errors import TemporaryFailure, UserError
+from apertus_jax.process.agreement import first_says, set_anywhere
 from apertus_jax.process.failures import is_full_disk
 from apertus_jax.storage.reader_lease import remove_unless_read
 from apertus_jax.storage.retries import is_transient
@@ -31,6 +33,7 @@ DATA_FILE_BYTES = 64 << 20
 TIMEOUT_SECONDS = 1800
 
 _log = logging.getLogger(__name__)
+_numbers = itertools.count()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Checkpointer:
         self.last_save: SaveReport | None = None
         self._timeout_seconds = timeout_seconds
         self._settled: set[int] = set()
+        self._number, self._saves = next(_numbers), 0  # name the barriers of this object, the same in every process
         self._pending: tuple[concurrent.futures.Future[SaveReport], int] | None = None  # and its step
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         _silence_reports_of_errors_raised_here()
@@ -126,6 +130,7 @@ class Checkpointer:
                 args=ocp.args.PyTreeSave(stored, ocdbt_target_data_file_size=DATA_FILE_BYTES),
             )
         blocking = time.perf_counter() - started
+        self._saves += 1
         self._pending = self._pool.submit(self._finish, step, table, dict(metadata), started, blocking), step
         if wait:
             self.wait()
@@ -163,7 +168,7 @@ class Checkpointer:
         self.close()
 
     def _refuse_existing(self, step: int) -> None:
-        if step not in list_steps(self.folder, committed=True):
+        if step not in self.committed_steps():
             return
         rejection = self._examine(step)
         if rejection is None:
@@ -185,19 +190,20 @@ class Checkpointer:
     ) -> SaveReport:
         """Runs in the background: waits for Orbax, digests, commits, then applies retention."""
         folder = step_folder(self.folder, step)
-        deadline = time.monotonic() + self._timeout_seconds
-        with self._removed_on_failure(step):
+        written = started
+
+        def write() -> None:
+            nonlocal written
             self._orbax.wait_until_finished()
             written = time.perf_counter()
             if jax.process_index() == 0:
                 step_folders.write_metadata(folder, step, table, metadata)
-            files = step_folders.gather_digests(folder, jax.process_index(), jax.process_count(), deadline)
-            digested = time.perf_counter()
-            if files is not None:
-                step_folders.commit(folder, step, files)
-        if files is None:
-            step_folders.wait_for_commit(folder, deadline)
-        else:
+
+        key = f"checkpointer_{self._number}_save_{self._saves}"
+        with self._removed_on_failure(step):
+            files = commit_jointly(folder, step, write, key, self._timeout_seconds)
+        digested = time.perf_counter()
+        if files is not None:
             self._apply_retention(step)
         total_bytes = sum(record["bytes"] for record in (files or {}).values())
         return SaveReport(step, blocking, written - started, digested - written, total_bytes)
@@ -225,7 +231,8 @@ class Checkpointer:
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            good = list_steps(self.folder, committed=True)
+            # The others may be anywhere now: this process alone looks.
+            good = list_steps(self.folder, committed=True) if jax.process_index() == 0 else sorted(self._settled)
             last = f"the last good checkpoint is step {good[-1]}" if good else "there is no good checkpoint yet"
             if is_full_disk(error):
                 what, advice = "the disk is full", "free space and resume"
@@ -240,20 +247,25 @@ class Checkpointer:
     # Finding
 
     def committed_steps(self) -> list[int]:
-        """Returns the steps that have a commit marker, ascending; nothing is verified."""
-        return list_steps(self.folder, committed=True)
+        """Returns the steps that have a commit marker, ascending, as the first process sees them; none is verified."""
+        return first_says(lambda: list_steps(self.folder, committed=True))
 
     def valid_steps(self) -> list[int]:
         """Returns the steps, ascending, of which every file still has its digest. Reads every file."""
         self.wait()
-        return [step for step in self._agreed_steps() if self._examine(step) is None]
+        return [step for step in self.committed_steps() if self._examine(step) is None]
+
+    def require_valid(self, step: int) -> None:
+        """Raises UserError unless every file of a step still has its digest; the message names the file."""
+        if (rejection := self._examine(step)) is not None:
+            raise UserError(f"the checkpoint in {self.folder} cannot be used: {rejection}; choose another step")
 
     def latest_valid_step(self) -> int | None:
         """Returns the newest valid step, or None; why newer ones were passed over is logged and left in `rejected`."""
         self.wait()
         rejected: list[Rejection] = []
         found = None
-        for step in reversed(self._agreed_steps()):
+        for step in reversed(self.committed_steps()):
             rejection = self._examine(step)
             if rejection is None:
                 found = step
@@ -263,33 +275,31 @@ class Checkpointer:
         self.rejected = tuple(rejected)
         return found
 
-    def _agreed_steps(self) -> list[int]:
-        steps = list_steps(self.folder, committed=True)
-        if jax.process_count() == 1:
-            return steps
-        count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
-        own = np.resize(np.array([*steps, 0], np.uint32), count)
-        return [int(step) for step in multihost_utils.broadcast_one_to_all(own)]
-
     def _examine(self, step: int) -> Rejection | None:
         """Verifies a step; several processes read a share of the files each and agree on the outcome."""
         folder = step_folder(self.folder, step)
-        manifest = step_folders.read_manifest(self.folder, step)
-        if isinstance(manifest, Rejection):
-            return manifest
-        names = sorted(manifest["files"])
+        found = first_says(lambda: self._read_manifest(step))
+        if "rejection" in found:
+            return Rejection(**found["rejection"])
+        files = found["files"]
+        names = sorted(files)
         share = step_folders.file_share(names, jax.process_index(), jax.process_count())
-        damages = step_folders.damages(folder, manifest["files"], share)
-        if jax.process_count() > 1:
-            flags = np.array([name in damages for name in names], np.uint8)
-            gathered = np.logical_or.reduce(np.asarray(multihost_utils.process_allgather(flags)), axis=0)
-            elsewhere = "is damaged (another process saw it)"
-            damages = {name: damages.get(name, elsewhere) for name, bad in zip(names, gathered, strict=True) if bad}
+        damages = step_folders.damages(folder, files, share)
+        bad = set_anywhere(np.array([name in damages for name in names], bool))
+        elsewhere = "is damaged (another process saw it)"
+        damages = {name: damages.get(name, elsewhere) for name, is_bad in zip(names, bad, strict=True) if is_bad}
         if not damages:
             return None
         name = min(damages)
         more = f" (and {len(damages) - 1} more files)" if len(damages) > 1 else ""
         return Rejection(step, name, damages[name] + more)
+
+    def _read_manifest(self, step: int) -> dict[str, Any]:
+        """Returns what the commit marker of a step says, or why it is rejected, as a JSON value."""
+        manifest = step_folders.read_manifest(self.folder, step)
+        if isinstance(manifest, Rejection):
+            return {"rejection": dataclasses.asdict(manifest)}
+        return {"files": manifest["files"]}
 
     # Restoring
 
@@ -331,8 +341,8 @@ class Checkpointer:
         self.wait()
         if step is None:
             step = self._newest()
-        elif (rejection := self._examine(step)) is not None:
-            raise UserError(f"the checkpoint in {self.folder} cannot be used: {rejection}; choose another step")
+        else:
+            self.require_valid(step)
         folder = step_folder(self.folder, step)
         saved = step_folders.read_metadata(self.folder, step)
         wanted = leaf_tools.named_leaves(abstract_state)

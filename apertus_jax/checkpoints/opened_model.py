@@ -7,8 +7,10 @@ are restored, after every file of it has been compared with its digest.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +19,7 @@ from etils import epath
 from apertus_jax.checkpoints import leaves as leaf_tools
 from apertus_jax.checkpoints import step_folders
 from apertus_jax.checkpoints.checkpointer import Checkpointer
+from apertus_jax.checkpoints.stored_parameters import copy_leaves
 from apertus_jax.errors import UserError
 from apertus_jax.model import model_folder
 from apertus_jax.model.config import ModelConfig
@@ -27,7 +30,8 @@ from apertus_jax.storage.manifests import require_fields
 from apertus_jax.storage.places import absolute_place
 from apertus_jax.storage.reader_lease import ReaderLease
 from apertus_jax.storage.run_folder import TOKENIZER_FOLDER, RunFolder
-from apertus_jax.storage.tensor_files import check_memory
+from apertus_jax.storage.tensors.boxes import ReadBox
+from apertus_jax.storage.tensors.reader import check_memory
 from apertus_jax.storage.tokenizer_files import copy_tokenizer
 from apertus_jax.validation import require_count
 
@@ -75,13 +79,54 @@ class OpenedModel:
             if self._lease is not None:
                 self._lease.release()
 
+    @contextlib.contextmanager
+    def boxes(self) -> Iterator[ReadBox]:
+        """Opens the parameters to be read in boxes, float32, every file compared with its digest first.
+
+        Those of a model folder stay in their files. Those of a step are copied once into a scratch file of their size,
+        in the folder for temporary files (TMPDIR), chunk by chunk.
+
+        Raises:
+          UserError: damaged files, or parameters that do not fit the configuration; while reading, a value that is not
+            finite.
+          OSError: there is no room for the copy.
+        """
+        if self.step is None:
+            artifacts.verify(self.place, model_folder.KIND)
+            with model_folder.open_parameters(self.place, self.config) as read:
+                yield read
+            return
+        with tempfile.TemporaryDirectory(prefix="apertus_step_") as scratch:
+            try:
+                self._copy(self.step, scratch)
+            finally:
+                if self._lease is not None:
+                    self._lease.release()
+            with model_folder.open_parameters(scratch, self.config) as read:
+                yield read
+
+    def _copy(self, step: int, scratch: str) -> None:
+        """Writes the parameters of a step, verified, as the tensor file of a model folder."""
+        saved, wanted = self._saved(step), {PARAMETERS: nn.unbox(abstract_parameters(self.config))}
+        leaf_tools.check_compatible(saved, leaf_tools.describe(leaf_tools.named_leaves(wanted)), str(self.place), True)
+        with Checkpointer(absolute_place(self.place.parent)) as reader:
+            reader.require_valid(step)
+        specs = model_folder.parameter_tensors(self.config)
+        leaves = {spec.name: (PARAMETERS, *spec.name.split("/")) for spec in specs}
+        copy_leaves(self.place / step_folders.STATE_FOLDER, leaves, specs, f"{scratch}/{model_folder.PARAMETERS_FILE}")
+
+    def _saved(self, step: int) -> Mapping[str, Any]:
+        """Returns the table of leaves of a step, which has no parameter that the architecture lacks."""
+        leaves = step_folders.read_metadata(self.place.parent, step)["leaves"]
+        _check_no_others(leaves, {PARAMETERS: nn.unbox(abstract_parameters(self.config))}, self.place)
+        return leaves
+
     def _restore(self, step: int) -> dict[str, Any]:
-        checkpoints, saved = self.place.parent, step_folders.read_metadata(self.place.parent, step)
+        self._saved(step)
         wanted = {PARAMETERS: nn.unbox(abstract_parameters(self.config))}
-        _check_no_others(saved["leaves"], wanted, self.place)
         check_memory(4 * count_parameters(wanted), f"the model of {self.place}")
         # Leaves without a sharding come into host memory, whatever mesh they were saved from.
-        with Checkpointer(absolute_place(checkpoints)) as reader:
+        with Checkpointer(absolute_place(self.place.parent)) as reader:
             state, _, _ = reader.restore(wanted, step, partial=True)
         return state[PARAMETERS]
 

@@ -28,8 +28,7 @@ STATE_FOLDER = "state"
 METADATA_FILE = "metadata.json"
 DIGEST_THREADS = 4
 MANIFEST_INDENT = 1
-FIRST_POLL_SECONDS = 0.01
-LONGEST_POLL_SECONDS = 1.0
+POLL_SECONDS = 0.01
 QUIET_SECONDS = 0.05
 LONGEST_REMOVAL_SECONDS = 5.0
 
@@ -68,7 +67,7 @@ def remove_while_written(root: epath.PathLike, step: int) -> None:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since > QUIET_SECONDS:
             return
-        time.sleep(FIRST_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def steps_to_remove(committed: Iterable[int], newest: int, keep_last: int, keep_every: int | None) -> list[int]:
@@ -95,8 +94,8 @@ def file_share(names: Iterable[str], process_index: int, process_count: int) -> 
 
 
 def _file_record(path: epath.Path) -> dict[str, Any]:
-    record = {"bytes": lambda: path.stat().length, "blake2b": lambda: artifacts.digest_file(path)}
-    return {name: retried(read, f"reading back {path}") for name, read in record.items()}
+    size, digest = retried(lambda: artifacts.size_and_digest(path), f"reading back {path}")
+    return {"bytes": size, "blake2b": digest}
 
 
 def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -104,61 +103,6 @@ def digest_files(folder: epath.Path, names: Iterable[str]) -> dict[str, dict[str
     names = list(names)
     with concurrent.futures.ThreadPoolExecutor(DIGEST_THREADS) as pool:
         return dict(zip(names, pool.map(lambda name: _file_record(folder / name), names), strict=True))
-
-
-def _wait_for(is_there, what: str, deadline: float) -> None:
-    pause = FIRST_POLL_SECONDS
-    while not is_there():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"gave up waiting for {what}")
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_POLL_SECONDS)
-
-
-def _share_file(folder: epath.Path, process_index: int) -> epath.Path:
-    return folder / f".digests_{process_index:05d}.json"
-
-
-def gather_digests(
-    folder: epath.Path, process_index: int, process_count: int, deadline: float
-) -> dict[str, dict[str, Any]] | None:
-    """Digests this process's share of the files; the first process returns the digests of all, the others None.
-
-    The shares meet in small hidden files of the step folder: this runs in a background thread, where a collective
-    could deadlock with the training step.
-
-    Raises:
-      TimeoutError: another process did not deliver before `deadline` (of `time.monotonic`).
-    """
-    names = artifacts.list_files(folder)
-    records = digest_files(folder, file_share(names, process_index, process_count))
-    if process_count == 1:
-        return records
-    if process_index > 0:
-        artifacts.write_atomically(_share_file(folder, process_index), json.dumps(records))
-        return None
-    for other in range(1, process_count):
-        share = _share_file(folder, other)
-        _wait_for(share.exists, f"the digests of process {other}", deadline)
-        records |= read_json_object(share)
-        share.unlink()
-    if sorted(records) != names:
-        raise RuntimeError(f"the processes do not see the same files in {folder}; checkpoints need one shared folder")
-    return records
-
-
-def wait_for_commit(folder: epath.Path, deadline: float) -> None:
-    """Waits, in a process that is not the first, until the first has committed the step.
-
-    Raises:
-      RuntimeError: the first process failed and removed the step.
-      TimeoutError: nothing happened before `deadline`.
-    """
-    _wait_for(
-        lambda: artifacts.is_complete(folder) or not folder.exists(), f"the first process to commit {folder}", deadline
-    )
-    if not artifacts.is_complete(folder):
-        raise RuntimeError(f"the first process could not commit {folder}")
 
 
 def commit(folder: epath.Path, step: int, files: Mapping[str, Any]) -> None:

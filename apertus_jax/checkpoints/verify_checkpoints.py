@@ -15,7 +15,7 @@ from apertus_jax.errors import UserError
 from apertus_jax.storage.manifests import require_fields
 from apertus_jax.storage.places import absolute_place
 from apertus_jax.storage.run_folder import list_steps, step_folder, step_of_folder
-from apertus_jax.storage.tensor_files import check_memory
+from apertus_jax.storage.tensors.reader import check_memory
 from apertus_jax.storage.verification import Notes
 
 PARAMETERS = "params/"

@@ -17,14 +17,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from apertus_jax.model.config import ModelConfig
 from apertus_jax.model.feedforwards import OWN
 from apertus_jax.model.parameters import ParameterSpec, parameter_specs
+from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox, box_shape, boxes_within, c_strides, moved
+from apertus_jax.storage.tensors.reader import TensorReader
 
 LAYER = "model.layers.{layer}."
+FLOAT32_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +65,35 @@ class TensorRow:
         sizes = self._sizes(config)
         return tuple(math.prod(sizes[axis] for axis in group.split()) for group in self.groups)
 
-    def publish(self, config: ModelConfig, own: np.ndarray) -> np.ndarray:
-        """Turns our array (one layer's slice) into the published layout; dtype kept."""
-        axes = self.own_axes(parameter_specs(config)[self.path])
-        return own.transpose([axes.index(axis) for axis in self.order]).reshape(self.published_shape(config))
+    def split_shape(self, config: ModelConfig) -> tuple[int, ...]:
+        """Returns the shape of the published tensor with grouped axes apart; boxes of it are cut in these axes."""
+        sizes = self._sizes(config)
+        return tuple(sizes[axis] for axis in self.order)
 
-    def adopt(self, config: ModelConfig, published: np.ndarray) -> np.ndarray:
-        """Turns the published array into our layout (one layer's slice); the inverse of `publish`."""
-        sizes, order = self._sizes(config), self.order
-        split = published.reshape([sizes[axis] for axis in order])
-        return split.transpose([order.index(axis) for axis in self.own_axes(parameter_specs(config)[self.path])])
+    def publish(self, config: ModelConfig, own: np.ndarray) -> np.ndarray:
+        """Returns a box of our array (of one layer's slice) in the published order of axes, grouped ones apart."""
+        axes = self.own_axes(parameter_specs(config)[self.path])
+        return own.transpose([axes.index(axis) for axis in self.order])
+
+    def read_published(self, config: ModelConfig, read: ReadBox, layer: int | None, box: Box) -> np.ndarray:
+        """Returns what is in a box of `split_shape` of a published tensor; `read` knows our parameters by path."""
+        own = tuple(box[self.order.index(axis)] for axis in self.own_axes(parameter_specs(config)[self.path]))
+        if layer is None:
+            return self.publish(config, read(self.path, own))
+        return self.publish(config, read(self.path, (slice(layer, layer + 1), *own))[0])
+
+    def read_own(self, config: ModelConfig, reader: TensorReader, box: Box) -> np.ndarray:
+        """Returns what is in a box of our parameter, layers included, float32, from published tensors."""
+        axes, shape = self.own_axes(parameter_specs(config)[self.path]), self.split_shape(config)
+        layers, inside = (range(box[0].start, box[0].stop), box[1:]) if self.per_layer else ((None,), box)
+        first = [inside[axes.index(axis)].start for axis in self.order]
+        values = np.empty(box_shape(box), np.float32)
+        for place, layer in enumerate(layers):
+            # A view in the order of the file, which is filled from its start to its end.
+            published = self.publish(config, values[place, ...] if self.per_layer else values)
+            for part in boxes_within(published.shape, c_strides(shape, FLOAT32_BYTES), FLOAT32_BYTES, PIECE_BYTES):
+                published[part] = reader.read_weights(self.name.format(layer=layer), moved(part, first), shape)
+        return values
 
     def _sizes(self, config: ModelConfig) -> dict[str | None, int]:
         spec = parameter_specs(config)[self.path]
@@ -168,6 +189,10 @@ class PublishedTensor:
     layer: int | None
     constant: float | None = None
 
+    def split_shape(self, config: ModelConfig) -> tuple[int, ...]:
+        """Returns its shape with grouped axes apart."""
+        return self.shape if self.row is None else self.row.split_shape(config)
+
 
 def num_published_tensors(config: ModelConfig) -> int:
     """Returns how many tensors the published checkpoint of `config` has, without naming them."""
@@ -191,15 +216,3 @@ def published_tensors(config: ModelConfig) -> dict[str, PublishedTensor]:
         ]
     tensors += [PublishedTensor(row.name, row.published_shape(config), row, None) for row in after]
     return {tensor.name: tensor for tensor in tensors}
-
-
-@jax.jit
-def _layer_slice(leaf: jax.Array, layer: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False)
-
-
-def take_layer(leaf: Any, layer: int | None) -> np.ndarray:
-    """Returns one layer of a stacked leaf on the host; only that layer leaves the device. None means the whole leaf."""
-    if layer is not None:
-        leaf = _layer_slice(leaf, np.int32(layer)) if isinstance(leaf, jax.Array) else np.asarray(leaf)[layer]
-    return np.asarray(leaf)

@@ -6,11 +6,12 @@ from etils import epath
 
 from apertus_jax.checkpoints import open_model
 from apertus_jax.model.parameters import abstract_parameters, count_parameters
-from apertus_jax.release.huggingface import KIND, save_huggingface
+from apertus_jax.release.huggingface import KIND, check_settings, write_repository
 from apertus_jax.release.model_card import model_card
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.identity import identity_of_arguments
 from apertus_jax.storage.run_folder import RunFolder
+from apertus_jax.storage.tensors.boxes import TRANSPOSED_PIECE_BYTES
 
 
 def export(
@@ -26,6 +27,8 @@ def export(
 ) -> None:
     """Converts a model folder, the model of a run or a committed step of it to a Hugging Face repository: `export`.
 
+    The weights of a model folder go from file to file in pieces: the model need not fit into memory.
+
     Idempotent: returns immediately if the output is complete, from the same model and settings.
 
     Args:
@@ -39,7 +42,7 @@ def export(
       data_summary: the address where the public summary of the training content is published, for the card.
 
     Raises:
-      UserError: see `open_model`, `model_card` and `save_huggingface`.
+      UserError: see `open_model`, `model_card` and `write_repository`.
     """
     arguments = dict(locals())
     opened = open_model(model, step)
@@ -61,14 +64,17 @@ def export(
         license=license,
         data_summary=data_summary,
     )
-    save_huggingface(
-        output,
-        opened.config,
-        opened.load(),
-        tokenizer=opened.tokenizer,
-        dtype=dtype,
-        shard_bytes=shard_bytes,
-        chat=chat,
-        inputs=inputs,
-        card=card,
-    )
+    check_settings(opened.config, dtype)
+    with opened.boxes() as read:
+        write_repository(
+            output,
+            opened.config,
+            read,
+            tokenizer=opened.tokenizer,
+            dtype=dtype,
+            shard_bytes=shard_bytes,
+            chat=chat,
+            inputs=inputs,
+            card=card,
+            piece_bytes=TRANSPOSED_PIECE_BYTES,
+        )

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from etils import epath
 
-from apertus_jax.model.model_folder import save_model
-from apertus_jax.release.huggingface import load_huggingface
+from apertus_jax.model.model_folder import write_model
+from apertus_jax.release.huggingface import open_repository
 from apertus_jax.release.huggingface_config import CONFIG_FILE
 from apertus_jax.storage import artifacts
+from apertus_jax.storage.tensors.boxes import TRANSPOSED_PIECE_BYTES
 from apertus_jax.storage.tokenizer_files import TOKENIZER_FILE
 
 
 def import_huggingface(repository: epath.PathLike, output: epath.PathLike) -> None:
     """Converts a Hugging Face Apertus repository to a model folder: the `import` command.
 
+    The weights go from file to file in pieces: the model need not fit into memory.
+
     Raises:
-      UserError: see `load_huggingface` and `save_model`.
+      UserError: see `open_repository` and `write_model`.
     """
     root = epath.Path(repository)
-    config, params = load_huggingface(root)
     tokenizer = root if (root / TOKENIZER_FILE).exists() else None
-    config_digest = artifacts.digest_file(root / CONFIG_FILE)
-    save_model(output, config, params, tokenizer, inputs={"huggingface_config": config_digest})
+    with open_repository(root) as (config, read):
+        config_digest = artifacts.digest_file(root / CONFIG_FILE)
+        write_model(
+            output,
+            config,
+            read,
+            tokenizer,
+            inputs={"huggingface_config": config_digest},
+            piece_bytes=TRANSPOSED_PIECE_BYTES,
+        )

@@ -194,14 +194,11 @@ class _LocalListing:
 
 
 def _remote_files(root: epath.Path, endings: tuple[str, ...] | None) -> list[str]:
+    # `walk` knows from the listing itself what is a folder; asking of each name would be a request a file.
     found: list[str] = []
-    pending = [root]
-    while pending:
-        for child in pending.pop().iterdir():
-            if child.name.startswith("."):
-                continue
-            if child.is_dir():
-                pending.append(child)
-            elif child.name not in MARKERS and (endings is None or child.name.endswith(endings)):
-                found.append(child.relative_to(root).as_posix())
+    for place, folders, files in root.walk():
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name not in MARKERS and (endings is None or name.endswith(endings)):
+                found.append((place / name).relative_to(root).as_posix())
     return found

@@ -8,7 +8,6 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -106,13 +105,6 @@ def wait_for_all(name: str) -> None:
     """Returns when every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def on_every_host(tree: Any) -> Any:
-    """Returns the whole arrays of a tree as NumPy values on each process; needs memory for all of them."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return jax.tree.map(lambda leaf: np.asarray(multihost_utils.process_allgather(leaf, tiled=True)), tree)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer, tensor_table
 from apertus_jax.model.model_folder import load_model
-from apertus_jax.model.parameters import count_parameters, parameter_shapes
+from apertus_jax.model.parameters import count_parameters, parameter_shapes, parameter_specs
 from apertus_jax.model.tensor_table import LAYER, TENSOR_TABLE, TensorRow, published_tensors
 from apertus_jax.release import export, huggingface, import_huggingface, load_huggingface, save_huggingface
 from apertus_jax.storage import artifacts
@@ -177,7 +177,10 @@ def test_golden_forward_pass_survives_the_export(tmp_path):
             wave = 1 + 0.1 * wave
         else:
             wave = {"alpha_p": 0.2 + 0.1 * wave, "alpha_n": -1 + 0.1 * wave}.get(name.rsplit(".", 1)[1], 0.25 * wave)
-        flat.setdefault(tensor.row.path, []).append(tensor.row.adopt(config, wave.astype(np.float32)))
+        split = wave.astype(np.float32).reshape(tensor.split_shape(config))
+        axes = [axis for axis in parameter_specs(config)[tensor.row.path].axes if axis != "layers"]
+        own = split.transpose([tensor.row.order.index(axis) for axis in axes])
+        flat.setdefault(tensor.row.path, []).append(own)
     stacked = {path: np.stack(parts) if path.startswith("layers/") else parts[0] for path, parts in flat.items()}
     save_huggingface(tmp_path / "repository", config, unflatten_dict(stacked, sep="/"))
     loaded_config, loaded = load_huggingface(tmp_path / "repository")
@@ -325,7 +328,7 @@ def test_killed_export_leaves_no_config_for_others_to_find(tmp_path, config, par
     """What a reader sees when the process dies while weights are written (no clean-up runs)."""
     seen = []
 
-    def die(root, *_):
+    def die(root, *_, **__):
         seen.extend(path.name for path in root.iterdir())
         raise KeyboardInterrupt
 

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
+from apertus_jax.checkpoints import open_model
 from apertus_jax.model.model_folder import load_model
 from apertus_jax.storage import artifacts
 from tests.training.small_run import small_run
@@ -71,6 +73,12 @@ def test_two_processes_train_as_one_with_the_same_devices(job_run, finished_run)
     _, expected = load_model(finished_run)
     difference = np.abs(params["lm_head"]["kernel"] - expected["lm_head"]["kernel"]).max()
     assert difference <= 1e-3 * np.abs(expected["lm_head"]["kernel"]).max()
+
+
+def test_model_of_a_job_is_that_of_its_last_step(job_run):
+    saved = flatten_dict(open_model(job_run, 12).load(), sep="/")
+    for name, leaf in flatten_dict(load_model(job_run)[1], sep="/").items():
+        assert leaf.tobytes() == saved[name].tobytes(), name
 
 
 def test_one_process_goes_on_where_two_stopped(job_run, store, tmp_path):

@@ -14,7 +14,8 @@ from apertus_jax.corpus.classifiers.head import HeadShape, Parameters, score_row
 from apertus_jax.errors import UserError
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.json_reader import read_json_object
-from apertus_jax.storage.tensor_files import TensorReader, TensorSpec, write_tensors
+from apertus_jax.storage.tensors.reader import TensorReader
+from apertus_jax.storage.tensors.writer import TensorSpec, write_tensors
 
 KIND = "classifier"
 STEM = "head"
@@ -40,7 +41,7 @@ def write_classifier(folder: epath.Path, parameters: Parameters, description: Ma
     """Writes both files of a classifier below an existing folder."""
     stored = {name: np.asarray(value, np.float32) for name, value in sorted(parameters.items())}
     specs = [TensorSpec(name, value.shape, value.dtype) for name, value in stored.items()]
-    write_tensors(folder, specs, stored.__getitem__, stem=STEM)
+    write_tensors(folder, specs, lambda name, box: stored[name][box], stem=STEM)
     text = json.dumps(description, indent=2, sort_keys=True, ensure_ascii=False)
     artifacts.write_atomically(folder / DESCRIPTION_FILE, text + "\n")
 

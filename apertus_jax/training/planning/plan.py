@@ -23,6 +23,7 @@ from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, abstract_parameters
 from apertus_jax.model.attention import IMPLEMENTATIONS
 from apertus_jax.model.parameters import parameter_specs
+from apertus_jax.storage.tensors.device_boxes import piece_bytes, shard_bytes
 from apertus_jax.training.config import TrainingConfig
 from apertus_jax.training.planning.devices import Device
 from apertus_jax.training.planning.flops import train_flops_per_token
@@ -169,6 +170,35 @@ def plan_work(
         days=seconds / SECONDS_PER_DAY,
         device_hours=seconds / 3600 * num_devices,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class EndPlan:
+    """Bytes when a run has ended and its model is written, piece by piece, see `device_boxes`.
+
+    Attributes:
+      largest_leaf: the largest parameter, whole; nobody holds it.
+      largest_shard: one device's part of it.
+      device: beyond the parameters, on each device: a piece among zeros, and what is added up to it.
+      host: beyond its shards, on the host that writes: a piece, and the same in the order of the file.
+      model: the model folder, on the disk.
+    """
+
+    largest_leaf: int
+    largest_shard: int
+    device: int
+    host: int
+    model: int
+
+
+def plan_end(model: ModelConfig, mesh: AbstractMesh, rules: sharding.AxisRules) -> EndPlan:
+    """Returns what the end of a run takes beyond the shards, and the size of its model folder."""
+    abstract = sharding.unbox(abstract_parameters(model))
+    shardings = sharding.parameter_shardings(abstract_parameters(model), mesh, rules)
+    leaves = jax.tree.leaves(sharding.with_shardings(abstract, shardings))
+    sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves]
+    piece = piece_bytes(leaves)
+    return EndPlan(max(sizes), max(map(shard_bytes, leaves)), 2 * piece, 2 * piece, sum(sizes))
 
 
 def checkpoint_bytes(model: ModelConfig, optimizer: optax.GradientTransformationExtraArgs) -> int:

@@ -28,6 +28,7 @@ from apertus_jax.training.planning.devices import device_named, known_devices
 from apertus_jax.training.planning.plan import (
     checkpoint_bytes,
     compiled_memory,
+    plan_end,
     plan_memory,
     plan_mesh,
     plan_work,
@@ -108,6 +109,7 @@ def plan(
         "fits": largest.total <= kind.memory_bytes,
         "work": dataclasses.asdict(work),
         "utilization": utilization,
+        "end_of_run": dataclasses.asdict(plan_end(model, abstract, rules)),
         "checkpoint_bytes": checkpoint_bytes(model, chain),
         "checkpoints_kept": _checkpoints_kept(training, total_steps),
     }
@@ -136,7 +138,7 @@ def _checkpoints_kept(training: TrainingConfig, total_steps: int) -> int:
 
 def _sections(figures: dict[str, Any]) -> list[Section]:
     """Returns the figures in words, by section."""
-    memory, work = figures["memory"], figures["work"]
+    memory, work, model = figures["memory"], figures["work"], figures["end_of_run"]
     axes = " × ".join(f"{axis} {size}" for axis, size in figures["mesh"].items() if size > 1) or "one device"
     share = memory["total"] / memory["device"]
     verdict = "fits" if figures["fits"] else "DOES NOT FIT: shard further, accumulate, or recompute more (remat_policy)"
@@ -175,10 +177,16 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
             ("a step", seconds),
             ("the run", f"{readable(work['days'] * 86400, SECONDS)}, {readable(work['device_hours'])} device hours"),
         ]),
+        ("End of the run, its model written in pieces", [
+            ("largest parameter, a shard of it", f"{_bytes(model['largest_leaf'])}, {_bytes(model['largest_shard'])}"),
+            ("beyond its shards, at most on a device", _bytes(model["device"])),
+            ("beyond its shards, at most on a host", _bytes(model["host"])),
+        ]),
         ("Disk", [
             ("one checkpoint", _bytes(figures["checkpoint_bytes"])),
             ("checkpoints in the end", f"{figures['checkpoints_kept']:,}, "
              f"{_bytes(figures['checkpoint_bytes'] * figures['checkpoints_kept'])}"),
+            ("the model", _bytes(model["model"])),
         ]),
     ]  # fmt: skip
 

@@ -10,10 +10,11 @@ from apertus_jax.data import TokenStore
 from apertus_jax.data.provenance.language_shares import OTHER, UNKNOWN, exposure_of_run
 from apertus_jax.data.provenance.uses import Phase
 from apertus_jax.model import count_parameters, model_folder
+from apertus_jax.process.agreement import first_says
 from apertus_jax.process.module_sources import MODULES
 from apertus_jax.storage import artifacts
 from apertus_jax.training.loop import LoopState, check_samples
-from apertus_jax.training.multihost import is_first, on_every_host, wait_for_all
+from apertus_jax.training.multihost import is_first, wait_for_all
 from apertus_jax.training.records import run_record
 from apertus_jax.training.records.report import write_run_report
 from apertus_jax.training.records.run_history import Change
@@ -36,7 +37,7 @@ def finish_run(
 
     `phases` are the orders that the run was trained in, `changes` what is marked in its report.
 
-    Every process calls it, the first writes. The model folder needs memory for all parameters in float32 on each host.
+    Every process calls it, the first writes. The parameters leave the mesh piece by piece, see `save_model`.
     """
     folder, program, history = run.folder, run.program, run.schedule.batches
     rows = read_metrics(folder.path)
@@ -56,9 +57,8 @@ def finish_run(
         "languages_counted_exactly": exposure.exact,
     }
     summary = json_value(summary)
-    params = on_every_host(result.state.params)
+    write_model(run, result.state.params, result.step, store, identity, config)
     if is_first():
-        write_model(run, params, result.step, store, identity, config)
         write_run_report(folder.path, run.name, program, summary, exposure, config, changes, history)
         run_record.write_json(folder.finished, summary)
         _log.info(
@@ -92,10 +92,16 @@ def write_model(
     """Writes the model folder of the last step, replacing that of an earlier end of the same run."""
     target = run.folder.final_model
     inputs = {**identity, "config": run_record.config_digest(config), "step": step}
-    if artifacts.same_inputs(target, model_folder.KIND, inputs):
+
+    def make_room() -> bool:
+        if artifacts.same_inputs(target, model_folder.KIND, inputs):
+            return False
+        if artifacts.is_complete(target):
+            target.rmtree()
+        return True
+
+    if not first_says(make_room):
         return
-    if artifacts.is_complete(target):
-        target.rmtree()
     modules = run_record.imported_modules(config)
     model_folder.save_model(
         target,

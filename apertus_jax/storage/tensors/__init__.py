@@ -1,0 +1,1 @@
+"""Named tensors in safetensors files, read and written by ranges."""

@@ -1,0 +1,202 @@
+"""Peak memory of writing, exporting and importing a model as wide as the 8B, two layers deep, spread over processes.
+
+    python experiments/benchmarks/model_memory.py [FOLDER]        about 15 minutes of one core, 12 GB of FOLDER's disk
+
+Four processes with two fake devices each hold 1.51 GB of 6.04 GB. Each phase shows, for the process that needs most,
+how far its resident memory rises above what it holds before the phase (runtime and own shards; loaded shards are
+taken off too), in megabytes and in shards of the largest leaf: two are allowed. Every phase has run before on a tiny
+model, so that the runtime's own growth is not counted. The commands run in one process, whose whole rise is shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PROCESSES, DEVICES = 4, 2
+ALLOWED_SHARDS = 2
+MEGABYTE = 1e6
+
+
+def resident(field: str) -> int:
+    """Returns a field of this process's memory in bytes: VmRSS now, VmHWM at most since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def forget_peak() -> None:
+    """Makes the peak begin again at what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def rise(phase: Callable[[], Any]) -> tuple[Any, int]:
+    """Returns what a phase returns, and by how many bytes the resident memory rose in it at most."""
+    forget_peak()
+    before = resident("VmRSS")
+    result = phase()
+    return result, resident("VmHWM") - before
+
+
+def config_of(size: str) -> Any:
+    """Returns the architecture: `wide` as the 8B, or `tiny`."""
+    from apertus_jax.model import ModelConfig
+
+    if size == "tiny":
+        return ModelConfig(512, 64, 128, 2, 8, 2)
+    return ModelConfig(131072, 4096, 21504, 2, 32, 8)
+
+
+def worker(folder: str, port: str, index: str) -> None:
+    """One process of the job: every phase, tiny and wide, and a line of JSON for each wide one."""
+    import jax
+
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", PROCESSES, int(index))
+    for size in ("tiny", "wide"):
+        for name, over, allowed in phases(Path(folder) / size, size):
+            if size == "wide":
+                print(json.dumps({"phase": name, "bytes": over, "shard": allowed}), flush=True)
+    jax.distributed.shutdown()
+
+
+def phases(folder: Path, size: str) -> Any:
+    """Runs the phases of one model; yields name, bytes above the own shards, bytes of a shard of the largest leaf."""
+    import jax
+    import numpy as np
+    from flax.traverse_util import flatten_dict, unflatten_dict
+    from jax.experimental import multihost_utils
+
+    from apertus_jax import sharding
+    from apertus_jax.model import abstract_parameters
+    from apertus_jax.model.model_folder import load_model, save_model
+    from apertus_jax.model.parameters import parameter_shapes
+    from apertus_jax.release import load_huggingface, save_huggingface
+    from apertus_jax.storage.tensors.device_boxes import put_shards
+
+    config, mesh = config_of(size), sharding.MeshConfig(data=1, fsdp=PROCESSES * DEVICES)
+    places = sharding.parameter_shardings(abstract_parameters(config), sharding.make_mesh(mesh), mesh.axis_rules())
+    flat_places = flatten_dict(places, sep="/")
+
+    def drawn(path: str, shape: tuple[int, ...]) -> jax.Array:
+        def draw(box: tuple[slice, ...]) -> np.ndarray:
+            seed = int.from_bytes(hashlib.blake2b(f"{path} {box}".encode(), digest_size=4).digest())
+            sizes = [part.stop - part.start for part in box]
+            return np.random.default_rng(seed).random(sizes, np.float32)
+
+        return put_shards(shape, np.dtype(np.float32), flat_places[path], draw)
+
+    def digests(tree: Any) -> list[str]:
+        parts = (shard.data for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards)
+        return [hashlib.blake2b(np.asarray(part)).hexdigest() for part in parts]
+
+    def own_bytes(tree: Any) -> int:
+        return sum(shard.data.nbytes for leaf in jax.tree.leaves(tree) for shard in leaf.addressable_shards)
+
+    params: Any = unflatten_dict(
+        {path: drawn(path, shape) for path, shape in parameter_shapes(config).items()}, sep="/"
+    )
+    expected, own = digests(params), own_bytes(params)
+    shard = max(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(params))
+    meet = multihost_utils.sync_global_devices
+    meet(f"{size} drawn")
+    yield "end of run: mesh → model folder", rise(lambda: save_model(folder / "model", config, params))[1], shard
+    meet(f"{size} saved")
+    yield "export: mesh → Hugging Face", rise(lambda: save_huggingface(folder / "export", config, params))[1], shard
+    meet(f"{size} exported")
+    params = None
+    for name, load, source in (
+        ("import: Hugging Face → mesh", load_huggingface, "export"),
+        ("model folder → mesh", load_model, "model"),
+    ):
+        (_, loaded), over = rise(lambda load=load, source=source: load(folder / source, shardings=places))
+        assert digests(loaded) == expected, name
+        yield name, over - own, shard
+        del loaded
+    meet(f"{size} loaded")
+
+
+def command(name: str, folder: str) -> None:
+    """One command in one process, tiny and wide; a line of JSON for the wide one."""
+    from apertus_jax.release import export, import_huggingface
+
+    run, source, target = {
+        "export": (export, "model", "export_command"),
+        "import": (import_huggingface, "export_command", "import_command"),
+    }[name]
+    for size in ("tiny", "wide"):
+        root = Path(folder) / size
+        over = rise(lambda root=root: run(root / source, root / target))[1]
+        if size == "wide":
+            print(json.dumps({"phase": f"command {name}, one process", "bytes": over, "shard": 0}), flush=True)
+
+
+def files_of(folder: Path) -> Mapping[str, Any]:
+    """Returns the digests of the weights in a committed folder."""
+    files = json.loads((folder / "COMMITTED.json").read_text())["files"]
+    return {name: record["blake2b"] for name, record in files.items() if "safetensors" in name}
+
+
+def json_lines(output: str) -> list[dict[str, Any]]:
+    """Returns the lines that a process wrote for us; the network library writes others."""
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def run_all(folder: Path) -> list[dict[str, Any]]:
+    """Runs the job and the commands; returns their lines."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={DEVICES} --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    own = [sys.executable, __file__]
+    pipe: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "text": True}
+    job = [subprocess.Popen([*own, "worker", str(folder), str(port), str(index)], **pipe) for index in range(PROCESSES)]
+    outputs = [process.communicate()[0] for process in job]
+    print("\n".join(line for output in outputs for line in output.splitlines() if line.startswith("{")), flush=True)
+    assert all(process.returncode == 0 for process in job)
+    lines = [line for output in outputs for line in json_lines(output)]
+    exported = files_of(folder / "wide" / "export")
+    shutil.rmtree(folder / "wide" / "export")
+    for name, source, made, wanted in (
+        ("export", "model", "export_command", exported),
+        ("import", "export_command", "import_command", files_of(folder / "wide" / "model")),
+    ):
+        output = subprocess.run([*own, "command", name, str(folder)], check=True, **pipe).stdout
+        lines += json_lines(output)
+        shutil.rmtree(folder / "wide" / source)
+        assert files_of(folder / "wide" / made) == wanted, f"{name} wrote other bytes than the mesh did"
+    return lines
+
+
+def main(place: str | None = None) -> None:
+    """Runs everything and prints the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        lines = run_all(Path(folder))
+    table = Table("phase", "peak above own shards, MB", "shards of the largest leaf", "of those allowed")
+    for name in dict.fromkeys(line["phase"] for line in lines):
+        own = [line for line in lines if line["phase"] == name]
+        most, shard = max(line["bytes"] for line in own), own[0]["shard"]
+        shares = (f"{most / shard:.2f}", f"{ALLOWED_SHARDS}") if shard else ("", "")
+        table.add_row(name, f"{most / MEGABYTE:,.0f}", *shares)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["worker"]:
+        worker(*sys.argv[2:])
+    elif sys.argv[1:2] == ["command"]:
+        command(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])
