@@ -104,11 +104,18 @@ def attend(
         return plain_attention(query, key, value, segment_ids, query_slots)
     if query.shape[1] != key.shape[1]:
         raise UserError(f"attention without query_slots needs as many keys as queries, not {key.shape[1]}")
-    check_attention(implementation, query.shape[1], query.shape[3], interpret=interpret)
-    _log_once(implementation, jax.default_backend())
+    platform = _platform_traced_for()
+    check_attention(implementation, query.shape[1], query.shape[3], platform, interpret)
+    _log_once(implementation, platform)
     chosen = IMPLEMENTATIONS[implementation]
     options = {"interpret": interpret} if chosen.needs_kernel else {}
     return chosen.function(query, key, value, segment_ids, **options)
+
+
+def _platform_traced_for() -> str:
+    """The platform of the mesh in force, which need not be here when programs are compiled ahead; else JAX's own."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from apertus_jax.errors import UserError
 
@@ -81,17 +81,25 @@ def _on_each_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return kernel(query, key, value, segment_ids)
-    queries = _split_over("activation_batch", "activation_length", "activation_heads", None)
-    keys = _split_over("activation_batch", "activation_length", "activation_kv_heads", None)
-    if len(queries) > 1 and queries[1] is not None:
+    queries = _split_over(mesh, "activation_batch", "activation_length", "activation_heads", None)
+    keys = _split_over(mesh, "activation_batch", "activation_length", "activation_kv_heads", None)
+    if queries[1] is not None:
         raise UserError(f"{name} needs whole sequences but activation_length is split over {queries[1]!r}")
-    segments = None if segment_ids is None else _split_over("activation_batch", "activation_length")
+    if queries[2] != keys[2]:
+        raise UserError(
+            f"{name} needs query heads with their key heads, but activation_heads is split over {queries[2]!r} and "
+            f"activation_kv_heads over {keys[2]!r}; give both the same axes in MeshConfig.rule_overrides"
+        )
+    segments = None if segment_ids is None else _split_over(mesh, "activation_batch", "activation_length")
     return jax.shard_map(
         kernel, mesh=mesh, in_specs=(queries, keys, keys, segments), out_specs=queries, check_vma=False
     )(query, key, value, segment_ids)
 
 
-def _split_over(*axes: str | None) -> PartitionSpec:
+def _split_over(mesh: AbstractMesh, *axes: str | None) -> PartitionSpec:
+    """The partition of an array whose axes are called so; a mesh axis of one device splits nothing."""
     spec = nn.logical_to_mesh_axes(axes)
     assert spec is not None  # which it is for no axes at all
-    return spec
+    named = ((entry,) if isinstance(entry, str) else entry or () for entry in spec)
+    splitting = [tuple(axis for axis in names if mesh.shape.get(axis, 1) > 1) for names in named]
+    return PartitionSpec(*(names or None for names in splitting))

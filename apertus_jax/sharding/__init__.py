@@ -8,6 +8,7 @@ from apertus_jax.sharding.mesh import (
     make_mesh,
     mesh_shape,
     replicated,
+    rows_of_process,
     use_mesh,
 )
 from apertus_jax.sharding.partition import (
@@ -41,6 +42,7 @@ __all__ = [
     "path_names",
     "replicated",
     "resolve_rules",
+    "rows_of_process",
     "state_shardings",
     "unbox",
     "use_mesh",

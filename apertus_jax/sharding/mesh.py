@@ -10,9 +10,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from apertus_jax.errors import UserError
+from apertus_jax.sharding.device_layout import lay_out_devices
 from apertus_jax.sharding.rules import BATCH_AXES, MESH_AXES, AxisRules, MeshAxes, resolve_rules
 from apertus_jax.validation import fields_by_annotation, require_list, require_whole_number
 
@@ -24,7 +26,9 @@ class MeshConfig:
 
     `data` and `fsdp` split the batch (`fsdp` the parameters too), `tensor` splits heads, feedforward and vocabulary,
     `context` the sequence. `rules` is "auto", a preset of `apertus_jax.sharding.PRESETS`, or a whole table of
-    (array axis, mesh axis) pairs; `rule_overrides` replaces single entries of it.
+    (array axis, mesh axis) pairs; `rule_overrides` replaces single entries of it. On TPUs of several slices the mesh
+    axis `across_slices`, "data" or "fsdp", runs over the network between them; `slices` is how many there must be, 0
+    for as many as there are.
     """
 
     data: int = -1
@@ -33,6 +37,8 @@ class MeshConfig:
     context: int = 1
     rules: str | Sequence[tuple[str, MeshAxes]] = "auto"
     rule_overrides: Sequence[tuple[str, MeshAxes]] = ()
+    across_slices: str = "data"
+    slices: int = 0
 
     def __post_init__(self) -> None:
         # Which sizes make a mesh is for `mesh_shape` to say, which knows the devices.
@@ -41,6 +47,9 @@ class MeshConfig:
         if not isinstance(self.rules, str):
             require_pairs("MeshConfig.rules", self.rules)
         require_pairs("MeshConfig.rule_overrides", self.rule_overrides)
+        if self.across_slices not in BATCH_AXES:
+            raise UserError(f"MeshConfig.across_slices={self.across_slices!r} must be one of {BATCH_AXES}")
+        require_whole_number("MeshConfig.slices", self.slices, at_least=0)
 
     def axis_rules(self, platform: str | None = None) -> AxisRules:
         """Returns the resolved table for `platform` ("cpu", "gpu", "tpu"; default: where JAX runs)."""
@@ -92,11 +101,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     resharding.
 
     Raises:
-      UserError: the mesh does not fit the number of devices.
+      UserError: the mesh does not fit the number of devices, or a chip or a slice is missing; see `lay_out_devices`.
     """
     devices = jax.devices() if devices is None else list(devices)
     shape = mesh_shape(config, len(devices))
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    layout = lay_out_devices(shape, devices, config.slices, config.across_slices)
+    return Mesh(layout, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 @contextlib.contextmanager
@@ -121,6 +131,23 @@ def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of every array of a batch: the leading axis over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def rows_of_process(mesh: Mesh, batch_size: int, process_index: int | None = None) -> np.ndarray:
+    """Returns which rows of a batch lie on the devices of a process (default: this one): int64[R], ascending.
+
+    They need not follow one another, and processes share rows where `tensor` or `context` spans them.
+
+    Raises:
+      UserError: the batch does not divide over the mesh.
+    """
+    check_batch(mesh, batch_size)
+    bounds = {
+        index[0].indices(batch_size)[:2]
+        for device, index in batch_sharding(mesh).devices_indices_map((batch_size,)).items()
+        if device.process_index == (jax.process_index() if process_index is None else process_index)
+    }
+    return np.concatenate([np.arange(start, stop, dtype=np.int64) for start, stop in sorted(bounds)])
 
 
 def check_batch(mesh: Mesh | AbstractMesh, batch_size: int, sequence_length: int | None = None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from etils import epath
@@ -218,8 +218,7 @@ def open_batches(
         program.config.vocab_size,
         store.eod_id,
         context_window=program.objective.left_context + 1,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows_of_batch=functools.partial(sharding.rows_of_process, program.mesh),
         masked_documents=masked_documents,
     )
     host_batches = loader.iterate(first_step, run.schedule.total_steps, ReadAhead(num_batches=prefetch))

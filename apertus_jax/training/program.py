@@ -147,7 +147,9 @@ def make_program(
       UserError: the mesh or a parameter does not divide, the attention implementation cannot run here, or a mask or a
         part of the model from outside of the package is not what it must be.
     """
-    check_attention(config.attention_implementation, sequence_length, config.head_dim)
+    mesh = sharding.make_mesh(mesh_config)
+    platform = mesh.devices.flat[0].platform
+    check_attention(config.attention_implementation, sequence_length, config.head_dim, platform)
     check_added_attention(config.attention_implementation, sequence_length, config.head_dim)
     check_feedforward(config)
     consumed = {"samples_consumed": jax.ShapeDtypeStruct((2,), jnp.uint32)}
@@ -158,7 +160,7 @@ def make_program(
         objective=objective,
         accumulation=accumulation,
         sequence_length=sequence_length,
-        mesh=sharding.make_mesh(mesh_config),
-        rules=mesh_config.axis_rules(),
+        mesh=mesh,
+        rules=mesh_config.axis_rules(platform),
         compiler=compiler,
     )

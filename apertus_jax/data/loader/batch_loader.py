@@ -1,8 +1,8 @@
 """Batch loader: batches as a pure function of the step, prefetched by Grain's threads.
 
 `BatchLoader.batch(step)` is the whole truth; iterators only run it early. Nothing here shuffles, mixes or keeps state:
-to resume is to start at a step. Each process reads its own rows of the global batch, which is the same whatever the
-number of processes, threads or batches read ahead.
+to resume is to start at a step. Each process reads the rows of the global batch that its devices hold; the batch is the
+same whatever the number of processes, threads or batches read ahead.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import grain
 import numpy as np
@@ -41,8 +41,7 @@ class BatchLoader:
         vocab_size: int,
         eod_id: int,
         context_window: int = 50,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows_of_batch: Callable[[int], np.ndarray] = np.arange,
         masked_documents: Mapping[str, np.ndarray] | None = None,
     ):
         """Reads batches of a stream.
@@ -52,27 +51,19 @@ class BatchLoader:
           vocab_size: token ids from this on are refused.
           eod_id: the end-of-document token.
           context_window: h of the Goldfish hash; batches carry the h - 1 labels before each window.
-          process_index, process_count: which part of the rows is this process's.
+          rows_of_batch: batch size → the rows that this process reads, ascending int[R]; by default all of them.
           masked_documents: numbers of documents, by the source's name in the store, that no loss may come from.
 
         Raises:
-          UserError: a batch size that the processes do not divide, or a context window below 1.
+          UserError: a context window below 1.
         """
-        for size in sorted(stream.schedule.sizes):
-            if size % process_count:
-                raise UserError(
-                    f"a global batch of {size} samples does not divide among {process_count} processes; change either"
-                )
-        if not 0 <= process_index < process_count:
-            raise UserError(f"process_index is {process_index}; it must be 0 to {process_count - 1}")
         if context_window < 1:
             raise UserError(f"context_window is {context_window}; it must be at least 1")
         self.stream = stream
         self.vocab_size = vocab_size
         self.eod_id = eod_id
         self.context_length = context_window - 1
-        self.process_index = process_index
-        self.process_count = process_count
+        self._rows_of_batch = rows_of_batch
         self._document_keys = [
             np.asarray(source.tokens.documents.column("document_key")).astype(np.uint32) for source in stream.sources
         ]
@@ -81,10 +72,9 @@ class BatchLoader:
             for source in stream.sources
         ]
 
-    def rows(self, step: int) -> slice:
-        """Returns which rows of the global batch of `step` are this process's: one contiguous part."""
-        per_process = self.stream.schedule.size_at(step) // self.process_count
-        return slice(self.process_index * per_process, (self.process_index + 1) * per_process)
+    def rows(self, step: int) -> np.ndarray:
+        """Returns which rows of the global batch of `step` this process reads: int[R], ascending."""
+        return self._rows_of_batch(self.stream.schedule.size_at(step))
 
     def batch(self, step: int) -> Batch:
         """Returns this process's rows of the batch of `step`.

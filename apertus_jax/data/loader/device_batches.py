@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -84,15 +85,17 @@ class DeviceBatches:
         self.close()
 
 
-def put_on_devices(batch: Batch, shardings: Any, global_rows: int, rows: slice) -> dict[str, Any]:
-    """Returns the batch as global arrays of `global_rows` rows, of which this process holds `rows`.
+def put_on_devices(batch: Batch, shardings: Any, global_rows: int, rows: np.ndarray) -> dict[str, Any]:
+    """Returns the batch as global arrays of `global_rows` rows.
 
     Args:
-      batch: this process's rows.
+      batch: the rows that this process has read.
       shardings: one jax sharding, or a mapping from field to sharding.
+      global_rows: the batch size.
+      rows: which rows of the global batch those are: int[R], ascending.
 
     Raises:
-      UserError: the mesh wants other rows on this process than it has read.
+      UserError: a device of this process holds rows that it has not read.
     """
     import jax
 
@@ -102,19 +105,18 @@ def put_on_devices(batch: Batch, shardings: Any, global_rows: int, rows: slice) 
             placed[name] = array
             continue
         sharding = shardings[name] if isinstance(shardings, Mapping) else shardings
-        shape = (global_rows, *array.shape[1:])
-        refuse_other_rows(sharding, shape, rows)
-        placed[name] = jax.make_array_from_process_local_data(sharding, np.ascontiguousarray(array), shape)
+        part = functools.partial(_part_of_batch, array, rows, global_rows)
+        placed[name] = jax.make_array_from_callback((global_rows, *array.shape[1:]), sharding, part)
     return placed
 
 
-def refuse_other_rows(sharding: Any, shape: tuple[int, ...], rows: slice) -> None:
-    """Raises UserError unless the rows that `sharding` keeps on this process's devices are exactly `rows`."""
-    indices = sharding.addressable_devices_indices_map(shape).values()
-    bounds = [index[0].indices(shape[0])[:2] for index in indices]
-    wanted = {row for start, stop in set(bounds) for row in range(start, stop)}
-    if wanted != set(range(rows.start, rows.stop)):
+def _part_of_batch(array: np.ndarray, rows: np.ndarray, global_rows: int, index: tuple[slice, ...]) -> np.ndarray:
+    """Returns the part of the global array at `index`, out of the rows that were read."""
+    start, stop, _ = index[0].indices(global_rows)
+    first = int(np.searchsorted(rows, start))
+    if not np.array_equal(rows[first : first + stop - start], np.arange(start, stop)):
         raise UserError(
-            f"the mesh keeps rows {min(wanted)} to {max(wanted)} of the batch on this process and it reads rows "
-            f"{rows.start} to {rows.stop - 1}; order the mesh's devices by process along its batch axes"
+            f"the mesh keeps rows {start} to {stop - 1} of the batch on a device of this process, which has not read "
+            "all of them; give BatchLoader the rows of sharding.rows_of_process"
         )
+    return array[first : first + stop - start][(slice(None), *index[1:])]
