@@ -1,6 +1,7 @@
 """Every attention implementation against the plain one, which is itself checked against brute force."""
 
 import dataclasses
+import functools
 import logging
 
 import flax.linen as nn
@@ -13,6 +14,8 @@ from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer, attend
 from apertus_jax.model import attention as attention_module
 from apertus_jax.model.attention_blockwise import blockwise_attention
+from apertus_jax.sharding import PRESETS, MeshConfig, make_mesh, use_mesh
+from tests.sharding.fake_devices import tpu_devices
 
 
 def random_heads(length, num_heads, num_kv_heads, head_dim, batch=2, dtype=jnp.float32):
@@ -106,6 +109,36 @@ def test_kernel_runs_per_shard_of_a_mesh():
             pytest.raises(UserError, match="activation_length is split"),
         ):
             attend(query, key, value, implementation="pallas_gpu_mha", interpret=True)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["pallas_gpu_mha", "tpu_splash"])
+def test_kernels_take_every_preset_table(name, preset):
+    config = MeshConfig(data=2, fsdp=2, tensor=2, rules=preset)
+    query, key, value, _ = random_heads(128, 4, 2, 16, batch=4)
+    attention = functools.partial(attend, implementation=name, interpret=True)
+    with use_mesh(make_mesh(config), config.axis_rules()):
+        assert jax.eval_shape(attention, query, key, value).shape == query.shape
+
+
+def test_kernel_whose_heads_are_apart_from_their_keys_is_refused():
+    config = MeshConfig(tensor=2, rule_overrides=[("activation_kv_heads", None)])
+    query, key, value, _ = random_heads(128, 4, 2, 16, batch=4)
+    with (
+        use_mesh(make_mesh(config), config.axis_rules()),
+        pytest.raises(UserError, match="activation_heads is split over .*tensor.* and activation_kv_heads over None"),
+    ):
+        attend(query, key, value, implementation="tpu_splash", interpret=True)
+
+
+def test_kernels_are_asked_for_by_the_platform_of_the_mesh():
+    mesh = make_mesh(MeshConfig(), tpu_devices("v5p:2x2x1"))
+    query, key, value, _ = random_heads(128, 2, 1, 16, batch=4)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        attention = functools.partial(attend, implementation="tpu_splash")
+        assert jax.eval_shape(attention, query, key, value).shape == query.shape
+        with pytest.raises(UserError, match="'pallas_gpu_mha' runs on gpu only and this is tpu"):
+            attend(query, key, value, implementation="pallas_gpu_mha")
 
 
 def test_blockwise_memory_does_not_grow_with_the_squared_length():

@@ -85,9 +85,3 @@ def test_two_steps_with_a_kernel_are_those_of_plain_attention(kernel, mesh, orac
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(oracle[1]), strict=True
     ):
         np.testing.assert_allclose(leaf, expected, atol=2e-5, err_msg=jax.tree_util.keystr(path))
-
-
-def test_kernels_are_made_for_the_platform_of_the_mesh(interpreted, monkeypatch):
-    monkeypatch.undo()
-    with pytest.raises(Exception, match="runs on tpu only and this is cpu"):
-        trained("tpu_splash", MESHES["one device"], "tpu")
