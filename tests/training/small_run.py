@@ -1,7 +1,9 @@
-"""A tiny training run, as a function and as a process: `small_run.py STORE OUTPUT [TOTAL_STEPS]`."""
+"""A tiny training run, as a function and as a process: `small_run.py STORE OUTPUT [TOTAL_STEPS [MESH]]`."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import os
 import sys
@@ -11,6 +13,7 @@ from apertus_jax.data import BatchSchedule, Mixture, MixtureStage
 from apertus_jax.model import ModelConfig
 from apertus_jax.objectives import goldfish, not_after_eod
 from apertus_jax.optimization import ademamix, wsd_schedule
+from apertus_jax.sharding import MeshConfig
 from apertus_jax.training import Objective, RemovalOptions, RunSchedule, TrainingConfig, pretrain
 
 MODEL = ModelConfig(512, 32, 64, 2, 4, 2)
@@ -46,4 +49,7 @@ if __name__ == "__main__":
     distributed = "JAX_COORDINATOR_ADDRESS" in os.environ
     logging.basicConfig(level=logging.INFO, force=True)
     steps = {"total_steps": int(sys.argv[3])} if len(sys.argv) > 3 else {}
-    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, **steps))
+    axes = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
+    # As many key heads as a mesh may want to split.
+    changed = {"mesh": MeshConfig(**axes), "model": dataclasses.replace(MODEL, num_kv_heads=4)} if axes else {}
+    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, **steps, **changed))

@@ -21,10 +21,10 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def run_job(store, output, processes, devices, total_steps):
+def run_processes(script, arguments, processes, devices):
     """Runs a job of local processes to its end and returns what each printed."""
     port = free_port()
-    command = [sys.executable, str(SCRIPT), str(store), str(output), str(total_steps)]
+    command = [sys.executable, str(script), *map(str, arguments)]
     job = []
     for index in range(processes):
         environment = process_environment(devices) | {
@@ -35,10 +35,15 @@ def run_job(store, output, processes, devices, total_steps):
         }
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         job.append(subprocess.Popen(command, env=environment, **pipes))
-    outputs = [process.communicate(timeout=280)[0] for process in job]
+    outputs = [process.communicate(timeout=400)[0] for process in job]
     for process, output_text in zip(job, outputs, strict=True):
         assert process.returncode == 0, output_text
     return outputs
+
+
+def run_job(store, output, processes, devices, total_steps, mesh=None):
+    """Runs the tiny training as a job of local processes; a `mesh` by its axes, else all devices along data."""
+    return run_processes(SCRIPT, [store, output, total_steps, json.dumps(mesh or {})], processes, devices)
 
 
 def losses(run_folder):
@@ -67,3 +72,25 @@ def test_two_processes_train_as_one_with_the_same_devices(job_run, finished_run)
 def test_one_process_goes_on_where_two_stopped(job_run, store, tmp_path):
     summary = small_run(store, job_run, total_steps=14)
     assert summary["step"] == 14 and summary["finished"]
+
+
+def test_processes_hold_the_rows_that_the_mesh_gives_them(store):
+    outputs = run_processes(SCRIPT.with_name("rows_process.py"), [store], processes=4, devices=2)
+    told = [line.split()[2:] for output in outputs for line in output.splitlines() if line.startswith("ROWS")]
+    rows = {}
+    for name, spelled in told:
+        rows.setdefault(name, []).append([int(row) for row in spelled.split(",")])
+    assert rows["data"] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert rows["tensor"] == rows["context"] == [[0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7], [4, 5, 6, 7]]
+    assert rows["apart"] == [[0, 3], [1, 6], [4, 7], [2, 5]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mesh", "devices"), [({"data": 2, "tensor": 4}, 2), ({"data": 2, "context": 2}, 1), ({"data": 1, "fsdp": 4}, 1)]
+)
+def test_groups_over_processes_train_as_one_process_does(mesh, devices, store, tmp_path):
+    """The groups of `tensor` and of `context` span two processes each."""
+    run_job(store, tmp_path / "job", 4, devices, 6, mesh)
+    run_job(store, tmp_path / "alone", 1, 1, 6, dict.fromkeys(mesh, 1))
+    np.testing.assert_allclose(losses(tmp_path / "job"), losses(tmp_path / "alone"), rtol=1e-5)
