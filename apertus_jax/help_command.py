@@ -7,7 +7,7 @@ import inspect
 from apertus_jax.configuration.descriptions import describe
 from apertus_jax.configuration.registry import bindables, known_names, model_parts
 from apertus_jax.configuration.renames import new_name
-from apertus_jax.configuration.statements import nearest
+from apertus_jax.configuration.statements import nothing_called
 from apertus_jax.errors import UserError
 from apertus_jax.terminal.terminal_text import printable_text
 
@@ -29,5 +29,5 @@ def help_of_name(name: str) -> None:
         print(printable_text(f"{name} (of {part.imported_from}), as {part.choice}\n\n{documentation or ''}".rstrip()))
         return
     if name not in bindables:
-        raise UserError(f"nothing is called {name!r}; {nearest(name, known_names())}")
+        raise UserError(nothing_called(name, known_names()))
     print(printable_text(describe(bindables[name])))

@@ -21,6 +21,7 @@ from apertus_jax.configuration.statements import (
     bare,
     is_literal,
     nearest,
+    nothing_called,
     read_file,
     read_flag,
 )
@@ -210,7 +211,7 @@ def _check_names(binding: Binding) -> None:
     elif name in model_parts:
         raise UserError(f"gin: {name} takes no bindings; a model has it by {model_parts[name].choice} ({place})")
     elif name not in known_names():
-        raise UserError(f"gin: nothing is called {binding.selector!r}; {nearest(name, known_names())} ({place})")
+        raise UserError(f"gin: {nothing_called(name, known_names(), binding.selector)} ({place})")
     elif binding.parameter not in (known := bindables[name].parameters):
         raise UserError(
             f"gin: {binding.selector} has no parameter {binding.parameter!r}; {nearest(binding.parameter, known)} "
@@ -246,7 +247,7 @@ def _check_reference(reference: Reference, place: Place) -> None:
     if name in model_parts:
         raise UserError(f"gin: {name} is no reference; a model has it by {model_parts[name].choice} ({place})")
     if name not in bindables:
-        raise UserError(f"gin: nothing is called {reference.name!r}; {nearest(name, known_names())} ({place})")
+        raise UserError(f"gin: {nothing_called(name, known_names(), reference.name)} ({place})")
     if bindables[name].is_command:
         raise UserError(f"gin: {reference!r} is a command; commands are run from the command line only ({place})")
 

@@ -380,6 +380,18 @@ def nearest(wrong: str, known: Sequence[str]) -> str:
     return f"did you mean {', '.join(close)}?" if close else f"known are: {', '.join(sorted(known))}"
 
 
+def nothing_called(name: str, known: Sequence[str], written: str = "") -> str:
+    """Returns what is said of a name that nothing has: how one of an outside module comes in, and the nearest.
+
+    Args:
+      name: without scope.
+      known: every name there is.
+      written: as it stands in the file or on the command line, where that is not the name.
+    """
+    advice = f"if a module of yours has it, add --import=MODULE; {nearest(name, known)}"
+    return f"nothing is called {written or name!r}; {advice}"
+
+
 def literal(text: str) -> Any:
     """Returns the value of a Python literal, or None where the text is none."""
     try:

@@ -1,6 +1,7 @@
 """A lab's own folder with modules for `--import`, and a registry that forgets what they brought."""
 
 import contextlib
+import shlex
 import sys
 
 import gin
@@ -10,6 +11,7 @@ from apertus_jax import cli, configuration
 from apertus_jax.configuration import registry
 from apertus_jax.model.attention import IMPLEMENTATIONS
 from apertus_jax.model.feedforwards import FEEDFORWARDS
+from apertus_jax.training.records.recorder import Recorder
 
 MASKS = '''
 """Masks of a lab."""
@@ -70,3 +72,33 @@ def lab(tmp_path):
     (tmp_path / "my_lab" / "masks.py").write_text(MASKS)
     with own_folder(tmp_path):
         yield tmp_path
+
+
+def called(line):
+    """Runs one printed command line in this process; returns the status."""
+    return cli.main(shlex.split(line)[1:])
+
+
+def killed_at_step_3(line, time=1):
+    """Runs a command until it is, for the so-manieth time, about to write the row of step 4; returns the status."""
+    original, times = Recorder.write_row, []
+
+    def kill(self, step):
+        times.extend([step] * (step == 4))
+        if len(times) == time:
+            raise KeyboardInterrupt
+        original(self, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "write_row", kill)
+        return called(line)
+
+
+def called_without_import(line):
+    """Runs a command line as another process would, to which nobody gave a module; returns the status."""
+    imported = dict(registry.imported)
+    registry.imported.clear()
+    try:
+        return called(" ".join(word for word in line.split(" ") if not word.startswith("--import=")))
+    finally:
+        registry.imported.update(imported)

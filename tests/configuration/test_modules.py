@@ -16,6 +16,20 @@ from apertus_jax.process.module_sources import source_digest
 from tests.configuration.conftest import MASKS
 
 
+@pytest.fixture
+def apertus_line(capsys):
+    """Returns a function that runs a command line that has to fail → its one line."""
+
+    def call(*arguments):
+        assert cli.main(list(arguments)) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("apertus: ") and line.count("\n") == 1
+        return line
+
+    yield call
+    gin.clear_config()
+
+
 def digest_of(path):
     return hashlib.blake2b(path.read_bytes(), digest_size=32).hexdigest()
 
@@ -35,6 +49,26 @@ def test_what_a_module_lists_can_be_bound(lab):
     ):
         with pytest.raises(UserError):
             configuration.parse([], [line])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Objective.loss_masks = [@drop_odd()]",
+        "pretrain.optimizer = @lab_optimizer",
+        "Policy.content_rules = [@LabRule()]",
+        "RunSchedule.learning_rate = @lab_schedule()",
+        "drop_odd.offset = 1",
+        "ModelConfig.attention_implementation = 'lab_attention'",
+    ],
+)
+def test_name_that_only_a_module_could_have_tells_the_flag(apertus_line, line):
+    told = apertus_line("plan", "--gin_file=models/test_1m.gin", f"--gin.{line}")
+    assert told.count("--import=MODULE") == 1, told
+
+
+def test_help_of_an_unknown_name_tells_the_flag(apertus_line):
+    assert "if a module of yours has it, add --import=MODULE; did you mean goldfish?" in apertus_line("help", "goldfis")
 
 
 def test_no_file_imports_a_module_of_the_lab(lab):

@@ -1,26 +1,19 @@
 """docs/plugins.md: its module, gin lines and commands as printed; a kill and a resume; the flag is asked for again."""
 
 import json
-import shlex
 
 import gin
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apertus_jax import cli, configuration
+from apertus_jax import configuration
 from apertus_jax.configuration import registry
-from apertus_jax.training.records.recorder import Recorder
-from tests.configuration.conftest import own_folder
+from tests.configuration.conftest import called, called_without_import, killed_at_step_3, own_folder
 from tests.documented_blocks import blocks_of
 from tests.tiny_experiment import TINY_CHAIN, TINY_MODEL, write_documents
 
 MODULE, SETTINGS, COMMANDS, ANEW, WANDB = (block.text for block in blocks_of("docs/plugins.md"))
-
-
-def called(line):
-    """Runs one printed command line in this process; returns the status."""
-    return cli.main(shlex.split(line)[1:])
 
 
 class Lab:
@@ -28,13 +21,14 @@ class Lab:
 
     def __init__(self, folder):
         self.folder = folder
-        self.lines = {line.split()[1]: line for line in COMMANDS.splitlines()}
+        self.lines = {line.split()[1]: line for line in COMMANDS.replace("\\\n", "").splitlines()}
         self.status = {}
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A lab in which the page was followed; `pretrain` was killed at step 3 and typed again."""
+    """A lab in which the page was followed; `pretrain` and the sweep's second run were killed at step 3 of 4, and typed
+    again."""
     with own_folder(tmp_path_factory.mktemp("plugins")) as folder:
         (folder / "my_lab.py").write_text(MODULE)
         (folder / "my_lab.gin").write_text(SETTINGS)
@@ -48,27 +42,17 @@ def page(tmp_path_factory):
             if name == "pretrain":
                 lab.status["killed"] = killed_at_step_3(line)
                 lab.figures_of_killed = (folder / "runs/lab/train/tracker_figures.csv").read_text()
+            if name == "sweep":
+                lab.status["killed sweep"] = killed_at_step_3(line, time=2)
+                lab.runs_of_killed = [path.parent.name for path in folder.glob("runs/lab/sweep/*/finished.json")]
             lab.status[name] = called(line)
         yield lab
 
 
-def killed_at_step_3(line):
-    """Runs `pretrain` until it is about to write the row of step 4."""
-    original = Recorder.write_row
-
-    def kill(self, step):
-        if step == 4:
-            raise KeyboardInterrupt
-        original(self, step)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "write_row", kill)
-        return called(line)
-
-
 def test_every_command_of_the_page_succeeds(page):
-    assert page.status.pop("killed") == 130
-    assert page.status == dict.fromkeys(("help", "prepare", "tokenize", "pretrain", "generate"), 0)
+    killed = dict.fromkeys(("killed", "killed sweep"), 130)
+    commands = ("help", "prepare", "tokenize", "pretrain", "generate", "sweep", "compare")
+    assert page.status == dict.fromkeys(commands, 0) | killed
 
 
 def test_rule_of_the_page_decides(page):
@@ -96,20 +80,26 @@ def test_tracker_of_the_page_has_each_point_once(page):
     assert {step for step, _ in points(page.figures_of_killed)} == {"1", "2", "3"}
 
 
-def without_flag(line):
-    """Runs a command line as another process would, to which nobody gave the module."""
-    imported = dict(registry.imported)
-    registry.imported.clear()
-    try:
-        return called(line.replace(" --import=my_lab", ""))
-    finally:
-        registry.imported.update(imported)
+def test_sweep_of_the_page_goes_on_and_is_compared(page):
+    def weights(run):
+        marker = json.loads((page.folder / run / "model/COMMITTED.json").read_text())
+        return marker["files"]["parameters.safetensors"]
+
+    assert page.runs_of_killed == ["k=5"]
+    # The run that was killed in the sweep is the one that `pretrain` made, which was killed as well.
+    assert weights("runs/lab/sweep/k=10") == weights("runs/lab/train") != weights("runs/lab/sweep/k=5")
+    arms = json.loads((page.folder / "runs/lab/comparison/results.json").read_text())["arms"]
+    assert [arm["settings"] for arm in arms] == [{"drop_pairs.k": "5"}, {"drop_pairs.k": "10"}]
+    assert len({arm["figures"]["train/loss"]["mean"] for arm in arms}) == 2
+    metrics = [(page.folder / f"runs/lab/sweep/k={k}/metrics.jsonl").read_text() for k in (5, 10)]
+    kept = [json.loads(text.splitlines()[-1])["kept_fraction"] for text in metrics]
+    assert kept[0] < 0.85 < kept[1]
 
 
 @pytest.mark.parametrize("command", ["generate", "export", "evaluate", "memorization", "pretrain"])
 def test_run_of_the_page_asks_for_its_module(page, capsys, command):
     other = f"apertus {command} --input=runs/lab/train --output=runs/lab/{command}"
-    assert without_flag(page.lines.get(command, other)) == 2
+    assert called_without_import(page.lines.get(command, other)) == 2
     line = capsys.readouterr().err
     assert "made with the module my_lab, which this command line does not give" in line
     assert "add --import=my_lab" in line and line.count("\n") == 1
@@ -118,7 +108,7 @@ def test_run_of_the_page_asks_for_its_module(page, capsys, command):
 def test_model_folder_alone_asks_for_its_module(page, capsys, tmp_path):
     (page.folder / "runs/lab/train/model").rename(tmp_path / "moved")
     try:
-        assert without_flag(f"apertus generate --input={tmp_path / 'moved'} --output=x --prompt=sun") == 2
+        assert called_without_import(f"apertus generate --input={tmp_path / 'moved'} --output=x --prompt=sun") == 2
         assert "add --import=my_lab" in capsys.readouterr().err
     finally:
         (tmp_path / "moved").rename(page.folder / "runs/lab/train/model")
