@@ -11,7 +11,8 @@ import bisect
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+
+import numpy as np
 
 from apertus_jax.corpus.personal_data.spans import Span
 
@@ -30,17 +31,19 @@ _WIDE = "\uff01-\uff5e"
 _ESCAPED_AT = r"%40|&#0*64;|&#[xX]0*40;|&commat;"
 
 
-def _ranges(codes: Sequence[int]) -> str:
-    """Returns characters as the inside of a class of a regular expression."""
-    known = set(codes)
-    starts = [code for code in codes if code - 1 not in known]
-    ends = [code for code in codes if code + 1 not in known]
-    return "".join(f"{chr(first)}-{chr(last)}" for first, last in zip(starts, ends, strict=True))
+def _digits(first: int, last: int) -> str:
+    """Returns the decimal digits of every script between two code points as the inside of a class.
+
+    At every start of a worker: one search through a text of all characters, not a million calls.
+    """
+    codes = np.arange(first, last + 1, dtype="<u4").tobytes()
+    runs = re.findall(r"\d+", codes.decode("utf-32-le", "surrogatepass"))
+    return "".join(f"{run[0]}-{run[-1]}" for run in runs)
 
 
 # Classes within the basic plane are one table for the matcher; what lies beyond would make it compare range by range.
-_DIGITS = _ranges([code for code in range(0x80, 0x10000) if chr(code).isdecimal()])
-_DIGITS_BEYOND = _ranges([code for code in range(0x10000, sys.maxunicode + 1) if chr(code).isdecimal()])
+_DIGITS = _digits(0x80, 0xFFFF)
+_DIGITS_BEYOND = _digits(0x10000, sys.maxunicode)
 _SUSPECT_ESCAPE = re.compile(rf"(?<=\S)(?:{_ESCAPED_AT})(?=\S)")
 _SUSPECT_BEYOND = re.compile(f"[{_DIGITS_BEYOND}{_INVISIBLE_BEYOND}]")
 _ODD = re.compile(
