@@ -66,7 +66,7 @@ def into_zigzag(array: Array, parts: int) -> Array:
 def out_of_zigzag(hidden: Array) -> Array:
     """Puts hidden states [B,T,D] of the zigzag order, split over the context axes, back into their own order.
 
-    Every device keeps one chunk of even and one of odd number, so two permutations of chunks do it: nothing is gathered.
+    Every device keeps one chunk of even and one of odd number, so two permutations of chunks do it, without a gather.
     """
     axes, parts = context_axes(), context_size()
     spec = split_over("activation_batch", "activation_length", "activation_embed")
