@@ -104,7 +104,7 @@ def attend(
     → [B,T,N,H] in query's dtype.
     segment_ids int32[B,T] keeps documents apart (needs T == S). query_slots int32[B,T] says which key slot each query
     stands at, for decoding against a cache; None means slot t for query t. `interpret` runs the kernels on CPU.
-    Where the mesh splits sequences into `zigzag_parts(implementation)` > 1, all are in zigzag order.
+    Where the mesh splits sequences into `zigzag_parts(implementation)` > 1, heads are in zigzag order.
     Raises UserError if the implementation is unknown or cannot run here on these shapes.
     """
     if query_slots is not None:

@@ -4,12 +4,13 @@ A causal row reads all keys before it, so devices with neighbouring rows would h
 cut into two chunks for each of c devices, and device d takes chunks d and 2c - 1 - d: each pair of chunks has as many
 keys before it as any other (the zigzag order of llama 3, arXiv 2407.21783 §3.3.2, which gathers keys and values too).
 
-Tokens, positions and segment ids are put into that order before the first layer and hidden states back into their own
-after the last one; in between only attention knows where its rows stand.
+Tokens and positions are put into that order before the first layer and hidden states back into their own after the
+last one; in between only attention knows where its rows stand.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -45,7 +46,7 @@ def context_size() -> int:
 
 def check_context_length(length: int, parts: int) -> None:
     """Raises UserError unless a sequence can be cut into two chunks for each of `parts` devices."""
-    if length % (CHUNKS * parts):
+    if parts > 1 and length % (CHUNKS * parts):
         raise UserError(
             f"a sequence length of {length} does not divide into {CHUNKS} × context={parts} chunks, which balanced "
             "causal attention needs; change one of them"
@@ -58,9 +59,14 @@ def zigzag(parts: int) -> np.ndarray:
     return np.stack([first, CHUNKS * parts - 1 - first], axis=1).reshape(-1)
 
 
-def into_zigzag(array: Array, parts: int) -> Array:
-    """Puts [B,T] into the zigzag order along T."""
-    return _chunks_in_order(array, zigzag(parts))
+def into_zigzag(array: Array) -> Array:
+    """Puts [B,T] or [1,T], which every device has whole along T, into the zigzag order split over the context axes."""
+    axes, parts = context_axes(), context_size()
+    batch = "activation_batch" if array.shape[0] > 1 else None
+    whole, split = split_over(batch, None), split_over(batch, "activation_length")
+    share = functools.partial(_own_chunks, axes=axes, parts=parts)
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.shard_map(share, mesh=mesh, in_specs=whole, out_specs=split, check_vma=False)(array)
 
 
 def out_of_zigzag(hidden: Array) -> Array:
@@ -95,7 +101,7 @@ def attend_in_parts(
       query: [B,T,N,H].
       key: [B,T,K,H]; gathered over the context axes once, and its gradient scattered once.
       value: as key.
-      segment_ids: int32 [B,T] or None.
+      segment_ids: int32 [B,T] in their own order, whole on every device along T, or None.
 
     Returns:
       [B,T,N,H].
@@ -104,30 +110,42 @@ def attend_in_parts(
     back = np.argsort(zigzag(parts))
     queries = split_over("activation_batch", "activation_length", "activation_heads", None)
     keys = split_over("activation_batch", "activation_length", "activation_kv_heads", None)
-    whole = split_over("activation_batch", None)
     if queries[2] != keys[2]:
         raise UserError(
             f"context={parts} needs query heads with their key heads, but activation_heads is split over "
             f"{queries[2]!r} and activation_kv_heads over {keys[2]!r}; give both the same axes in "
             "MeshConfig.rule_overrides"
         )
-    of_rows = None if segment_ids is None else split_over("activation_batch", "activation_length")
 
-    def share(query: Array, key: Array, value: Array, rows: Array | None, columns: Array | None) -> Array:
-        index = jax.lax.axis_index(axes)
-        chunks = jnp.stack([index, CHUNKS * parts - 1 - index]).astype(jnp.int32)
+    def share(query: Array, key: Array, value: Array, segment_ids: Array | None) -> Array:
+        chunks = _own_numbers(axes, parts)
         gathered = jax.lax.all_gather(jnp.stack([key, value]), axes, axis=2, tiled=True)
         key, value = (_chunks_in_order(heads, back) for heads in gathered)
-        segments = None if rows is None or columns is None else (rows, _chunks_in_order(columns, back))
+        segments = None if segment_ids is None else (_own_chunks(segment_ids, axes, parts), segment_ids)
         return attention(query, key, value, segments, chunks)
 
     return jax.shard_map(
         share,
         mesh=jax.sharding.get_abstract_mesh(),
-        in_specs=(queries, keys, keys, of_rows, None if segment_ids is None else whole),
+        in_specs=(queries, keys, keys, None if segment_ids is None else split_over("activation_batch", None)),
         out_specs=queries,
         check_vma=False,
-    )(query, key, value, segment_ids, segment_ids)
+    )(query, key, value, segment_ids)
+
+
+def _own_numbers(axes: tuple[str, ...], parts: int) -> Array:
+    """Inside of a shard_map: the numbers of this device's chunks, int32 [2]."""
+    index = jax.lax.axis_index(axes).astype(jnp.int32)
+    return jnp.stack([index, CHUNKS * parts - 1 - index])
+
+
+def _own_chunks(array: Array, axes: tuple[str, ...], parts: int) -> Array:
+    """Inside of a shard_map: this device's chunks of a whole [B,T]."""
+    chunk = array.shape[1] // (CHUNKS * parts)
+    numbers = _own_numbers(axes, parts)
+    return jnp.concatenate(
+        [jax.lax.dynamic_slice_in_dim(array, number * chunk, chunk, axis=1) for number in numbers], axis=1
+    )
 
 
 def _chunks_in_order(array: Array, order: Sequence[int] | np.ndarray) -> Array:

@@ -281,8 +281,7 @@ class Transformer(nn.Module):
         parts = zigzag_parts(self.config.attention_implementation)
         if parts > 1:
             check_context_length(tokens.shape[1], parts)
-            tokens, positions = into_zigzag(tokens, parts), into_zigzag(positions, parts)
-            segment_ids = None if segment_ids is None else into_zigzag(segment_ids, parts)
+            tokens, positions = into_zigzag(tokens), into_zigzag(positions)
         # [B,T,D]
         hidden, _ = self.layers(self._embed(tokens), None, self._rotary(positions), segment_ids, None)
         hidden = self.final_norm(hidden)
