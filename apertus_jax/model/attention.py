@@ -20,7 +20,12 @@ import jax.numpy as jnp
 
 from apertus_jax.errors import UserError
 from apertus_jax.model import attention_kernels
-from apertus_jax.model.attention_blockwise import blockwise_attention
+from apertus_jax.model.attention_blockwise import blockwise_attention, blockwise_chunks
+from apertus_jax.model.context_parallelism import (
+    ChunkAttention,
+    attend_in_parts,
+    context_size,
+)
 
 Array = jax.Array
 logger = logging.getLogger("apertus_jax.model")
@@ -36,6 +41,8 @@ class Implementation:
       length_multiple: the sequence length is a multiple of this.
       min_head_dim: the smallest head_dim.
       needs_kernel: it is a fused kernel: `function` takes `interpret` as well, to run on CPU for tests.
+      in_parts: the same for a share of the queries, cut into chunks, so that context parallelism divides the work;
+        None where the partitioner splits `function` by itself.
       planned_as: the implementation whose memory `plan` counts for this one, because it can be traced anywhere; ""
         for its own.
     """
@@ -45,6 +52,7 @@ class Implementation:
     length_multiple: int = 1
     min_head_dim: int = 1
     needs_kernel: bool = False
+    in_parts: ChunkAttention | None = None
     planned_as: str = ""
 
     def runs_on(self, platform: str) -> bool:
@@ -96,6 +104,7 @@ def attend(
     → [B,T,N,H] in query's dtype.
     segment_ids int32[B,T] keeps documents apart (needs T == S). query_slots int32[B,T] says which key slot each query
     stands at, for decoding against a cache; None means slot t for query t. `interpret` runs the kernels on CPU.
+    Where the mesh splits sequences into `zigzag_parts(implementation)` > 1, heads are in zigzag order.
     Raises UserError if the implementation is unknown or cannot run here on these shapes.
     """
     if query_slots is not None:
@@ -109,6 +118,10 @@ def attend(
     _log_once(implementation, platform)
     chosen = IMPLEMENTATIONS[implementation]
     options = {"interpret": interpret} if chosen.needs_kernel else {}
+    if zigzag_parts(implementation) > 1:
+        assert chosen.in_parts is not None
+        attention = functools.partial(chosen.in_parts, **options)
+        return attend_in_parts(attention, query, key, value, segment_ids)
     return chosen.function(query, key, value, segment_ids, **options)
 
 
@@ -116,6 +129,11 @@ def _platform_traced_for() -> str:
     """The platform of the mesh in force, which need not be here when programs are compiled ahead; else JAX's own."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+def zigzag_parts(implementation: str) -> int:
+    """Returns over how many devices `attend` splits sequences that must be in zigzag order; 1 if in their own order."""
+    return context_size() if IMPLEMENTATIONS[implementation].in_parts is not None else 1
 
 
 @functools.cache
@@ -153,7 +171,7 @@ def plain_attention(
 # Name → implementation: the one list of them, read by configuration, `plan`, `doctor` and scoring.
 IMPLEMENTATIONS = {
     "xla": Implementation(plain_attention),
-    "xla_blockwise": Implementation(blockwise_attention),
+    "xla_blockwise": Implementation(blockwise_attention, in_parts=blockwise_chunks),
     "pallas_gpu_mha": Implementation(
         attention_kernels.pallas_gpu_mha,
         platforms=("gpu",),
@@ -167,6 +185,7 @@ IMPLEMENTATIONS = {
         platforms=("tpu",),
         length_multiple=128,
         needs_kernel=True,
+        in_parts=attention_kernels.tpu_splash_chunks,
         planned_as="xla_blockwise",
     ),
 }

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+import numpy as np
 
 from apertus_jax.errors import UserError
+from apertus_jax.model.context_parallelism import CHUNKS, Segmented, split_over, zigzag
 
 Array = jax.Array
 
@@ -37,36 +37,76 @@ def pallas_gpu_mha(query: Array, key: Array, value: Array, segment_ids: Array | 
 
 def tpu_splash(query: Array, key: Array, value: Array, segment_ids: Array | None, interpret: bool) -> Array:
     """Splash attention of jax.experimental.pallas.ops.tpu; shapes as in `attend`, which checks them."""
-    from jax.experimental.pallas.ops.tpu import splash_attention as splash
-
-    length = query.shape[1]
-    block = _largest_block(length, 512)
 
     def kernel(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
-        blocks: dict[str, Any] = dict.fromkeys(_SPLASH_BLOCKS, block)
-        sizes = splash.BlockSizes(**blocks)
-        causal = splash.CausalMask((length, length))
-        attention = splash.make_splash_mha_single_device(
-            splash.MultiHeadMask([causal] * query.shape[2]), block_sizes=sizes, interpret=interpret
-        )
-        scaled = (query * query.shape[3] ** -0.5).astype(query.dtype)
-        heads_first = (jnp.swapaxes(heads, 1, 2) for heads in (scaled, key, value))
-        ids = None if segments is None else splash.SegmentIds(segments, segments)
-        return jnp.swapaxes(jax.vmap(attention)(*heads_first, ids), 1, 2)
+        attention = _splash_kernel(np.arange(query.shape[1]), query.shape[2], 1, interpret)
+        return _call_splash(attention, query, key, value, None if segments is None else (segments, segments))
 
     return _on_each_shard("tpu_splash", kernel, query, key, value, segment_ids)
 
 
-_SPLASH_BLOCKS = (
-    "block_q",
-    "block_kv",
-    "block_kv_compute",
-    "block_q_dkv",
-    "block_kv_dkv",
-    "block_kv_dkv_compute",
-    "block_q_dq",
-    "block_kv_dq",
-)
+def tpu_splash_chunks(
+    query: Array, key: Array, value: Array, segment_ids: Segmented | None, chunks: Array, interpret: bool
+) -> Array:
+    """Splash attention of one device's two chunks of queries to all keys; see `blockwise_chunks` for the shapes."""
+    length = key.shape[1]
+    parts = length // query.shape[1]
+    positions = zigzag(parts)[:, None] * (length // (CHUNKS * parts)) + np.arange(length // (CHUNKS * parts))
+    whole = _splash_kernel(positions.reshape(-1), query.shape[2], parts, interpret)
+    return _call_splash(_splash_share(whole, chunks[0], parts), query, key, value, segment_ids)
+
+
+def _splash_kernel(positions: np.ndarray, num_heads: int, parts: int, interpret: bool) -> Any:
+    """The kernel for queries at these positions, in `parts` equal shards, and keys 0, 1, 2, …"""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    length = positions.shape[0]
+    of_queries, of_keys = _largest_block(length // parts, 512), _largest_block(length, 512)
+    sizes = splash.BlockSizes(
+        block_q=of_queries,
+        block_kv=of_keys,
+        block_kv_compute=of_keys,
+        block_q_dkv=of_queries,
+        block_kv_dkv=of_keys,
+        block_kv_dkv_compute=of_keys,
+        block_q_dq=of_queries,
+        block_kv_dq=of_keys,
+    )
+    causal = splash.CausalMask((length, length))
+    causal.q_sequence = positions.astype(np.int32)
+    return splash.make_splash_mha(
+        splash.MultiHeadMask([causal] * num_heads),
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=parts,
+        interpret=interpret,
+    )
+
+
+def _splash_share(kernel: Any, part: Array, parts: int) -> Any:
+    """The kernel of one shard of the queries, whose number is known on the device alone."""
+
+    def of_part(array: Array | None, axis: int) -> Array | None:
+        if array is None:
+            return None
+        size = array.shape[axis] // parts
+        return jax.lax.dynamic_slice_in_dim(array, part * size, size, axis)
+
+    def of_mask(mask: Any) -> Any:
+        by_block = {name: of_part(getattr(mask, name), 1) for name in ("data_next", "mask_next", "block_mask")}
+        return mask._replace(q_sequence=of_part(mask.q_sequence, 0), **by_block)
+
+    leaves, rest = kernel.tree_flatten()
+    return kernel.tree_unflatten(rest, [None if mask is None else of_mask(mask) for mask in leaves])
+
+
+def _call_splash(kernel: Any, query: Array, key: Array, value: Array, segment_ids: Segmented | None) -> Array:
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    scaled = (query * query.shape[3] ** -0.5).astype(query.dtype)
+    heads_first = (jnp.swapaxes(heads, 1, 2) for heads in (scaled, key, value))
+    ids = None if segment_ids is None else splash.SegmentIds(*segment_ids)
+    return jnp.swapaxes(jax.vmap(kernel)(*heads_first, ids), 1, 2)
 
 
 def _largest_block(length: int, limit: int) -> int:
@@ -81,8 +121,8 @@ def _on_each_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return kernel(query, key, value, segment_ids)
-    queries = _split_over(mesh, "activation_batch", "activation_length", "activation_heads", None)
-    keys = _split_over(mesh, "activation_batch", "activation_length", "activation_kv_heads", None)
+    queries = split_over("activation_batch", "activation_length", "activation_heads", None)
+    keys = split_over("activation_batch", "activation_length", "activation_kv_heads", None)
     if queries[1] is not None:
         raise UserError(f"{name} needs whole sequences but activation_length is split over {queries[1]!r}")
     if queries[2] != keys[2]:
@@ -90,16 +130,7 @@ def _on_each_shard(
             f"{name} needs query heads with their key heads, but activation_heads is split over {queries[2]!r} and "
             f"activation_kv_heads over {keys[2]!r}; give both the same axes in MeshConfig.rule_overrides"
         )
-    segments = None if segment_ids is None else _split_over(mesh, "activation_batch", "activation_length")
+    segments = None if segment_ids is None else split_over("activation_batch", "activation_length")
     return jax.shard_map(
         kernel, mesh=mesh, in_specs=(queries, keys, keys, segments), out_specs=queries, check_vma=False
     )(query, key, value, segment_ids)
-
-
-def _split_over(mesh: AbstractMesh, *axes: str | None) -> PartitionSpec:
-    """The partition of an array whose axes are called so; a mesh axis of one device splits nothing."""
-    spec = nn.logical_to_mesh_axes(axes)
-    assert spec is not None  # which it is for no axes at all
-    named = ((entry,) if isinstance(entry, str) else entry or () for entry in spec)
-    splitting = [tuple(axis for axis in names if mesh.shape.get(axis, 1) > 1) for names in named]
-    return PartitionSpec(*(names or None for names in splitting))

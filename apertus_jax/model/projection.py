@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from apertus_jax.model.context_parallelism import context_axes
 
 Array = jax.Array
 
@@ -31,7 +32,7 @@ def _backward_rule(equation: str, residuals: tuple[Array, Array], gradient: Arra
     inputs, kernel = residuals
     operands, output_axes = equation.split("->")
     input_axes, kernel_axes = operands.split(",")
-    if _length_is_split():
+    if context_axes():
         # Merging B and T would gather what the mesh has split, so the partitioner gets the axes apart.
         return (
             jnp.einsum(f"{output_axes},{kernel_axes}->{input_axes}", gradient, kernel),
@@ -44,9 +45,3 @@ def _backward_rule(equation: str, residuals: tuple[Array, Array], gradient: Arra
 
 
 project.defvjp(_forward_rule, _backward_rule)
-
-
-def _length_is_split() -> bool:
-    sizes = jax.sharding.get_abstract_mesh().shape
-    axes = [axes for name, axes in nn.get_logical_axis_rules() if name == "activation_length" and axes is not None]
-    return any(sizes.get(axis, 1) > 1 for entry in axes for axis in ((entry,) if isinstance(entry, str) else entry))

@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from apertus_jax.model.attention import attend
+from apertus_jax.model.attention import attend, zigzag_parts
 from apertus_jax.model.config import ModelConfig
+from apertus_jax.model.context_parallelism import check_context_length, into_zigzag, out_of_zigzag
 from apertus_jax.model.feedforwards import FEEDFORWARDS, OWN
 from apertus_jax.model.norm import rms_norm
 from apertus_jax.model.projection import project
@@ -277,9 +278,14 @@ class Transformer(nn.Module):
         positions = self._positions(tokens, positions, segment_ids)
         if self.config.doc_attention == "causal":
             segment_ids = None
+        parts = zigzag_parts(self.config.attention_implementation)
+        if parts > 1:
+            check_context_length(tokens.shape[1], parts)
+            tokens, positions = into_zigzag(tokens), into_zigzag(positions)
         # [B,T,D]
         hidden, _ = self.layers(self._embed(tokens), None, self._rotary(positions), segment_ids, None)
-        return self.final_norm(hidden)
+        hidden = self.final_norm(hidden)
+        return hidden if parts == 1 else out_of_zigzag(hidden)
 
     def decode(
         self, tokens: Array, positions: Array | None = None, *, cache: Cache, cache_index: Array

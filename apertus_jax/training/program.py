@@ -17,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding
 from apertus_jax import sharding
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, abstract_parameters
-from apertus_jax.model.attention import check_added_attention, check_attention
+from apertus_jax.model.attention import check_added_attention, check_attention, zigzag_parts
+from apertus_jax.model.context_parallelism import check_context_length
 from apertus_jax.model.feedforwards import check_feedforward
 from apertus_jax.objectives.masks import check_masks
 from apertus_jax.training.compiled_steps import Compile
@@ -80,7 +81,8 @@ class Program:
         """Checks a batch size before anything is written or compiled.
 
         Raises:
-          UserError: the batch does not divide by the accumulation, over the mesh, or into microbatches.
+          UserError: the batch does not divide by the accumulation, over the mesh, or into microbatches, or the sequence
+            not over the mesh.
         """
         if batch_size % self.accumulation:
             raise UserError(
@@ -88,6 +90,9 @@ class Program:
                 "change one of them"
             )
         sharding.check_batch(self.mesh, batch_size // self.accumulation, self.sequence_length)
+        with sharding.use_mesh(self.mesh, self.rules):
+            parts = zigzag_parts(self.config.attention_implementation)
+        check_context_length(self.sequence_length, parts)
         check_microbatches(batch_size, self.objective)
 
     def compile(self, batch_size: int) -> Any:

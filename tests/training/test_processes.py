@@ -116,7 +116,7 @@ def test_groups_over_processes_train_as_one_process_does(mesh, devices, store, t
     ],
 )
 def test_process_count_that_the_job_does_not_have_is_one_line(count, index, status, line):
-    code = "from apertus_jax.training import multihost; multihost.START_SECONDS = 3; multihost.join_job()"
+    code = "from apertus_jax.training import multihost; multihost.join_job(multihost.JobLimits(start_seconds=3))"
     variables = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
         "JAX_NUM_PROCESSES": str(count),
