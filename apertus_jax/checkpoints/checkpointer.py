@@ -305,11 +305,15 @@ class Checkpointer:
 
     def newest_has_leaves(self, part: str) -> bool:
         """Returns whether the newest step whose metadata can be read has leaves of the part `part` of the state."""
-        for step in reversed(self._agreed_steps()):
-            with contextlib.suppress(UserError):
-                leaves = step_folders.read_metadata(self.folder, step)["leaves"]
-                return any(name == part or name.startswith(f"{part}/") for name in leaves)
-        return False
+
+        def look() -> bool:
+            for step in reversed(list_steps(self.folder, committed=True)):
+                with contextlib.suppress(UserError):
+                    leaves = step_folders.read_metadata(self.folder, step)["leaves"]
+                    return any(name == part or name.startswith(f"{part}/") for name in leaves)
+            return False
+
+        return first_says(look)
 
     def read_metadata(self, step: int | None = None) -> tuple[dict[str, Any], int]:
         """Returns the trainer's metadata and the step (default: the newest valid one), without reading the state.
