@@ -71,7 +71,7 @@ test-latest:
 	$(VENV)-latest/bin/python -m pip list | grep -iE '^(jax|flax|optax|orbax-checkpoint|grain) '
 	$(VENV)-latest/bin/python -m pytest $(CORE_TESTS)
 
-# All programs are compiled as users' are; in `make test` only those of tests of numbers (tests/conftest.py).
+# All programs are compiled as users' are; `make test` leaves LLVM's optimizations out of some (tests/conftest.py).
 test-slow: install-dev
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist loadfile -m slow
 

@@ -27,20 +27,15 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 HERE = Path(__file__).parent
 QUICK_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS"
-# Folders and files whose subject is numbers: their programs are compiled as users' are. All others ask what commands
-# and runs do; there LLVM's optimizations, half of a compilation, are left out, while XLA's own passes are the same.
-# `make test-slow` leaves out nothing. Files that share runs are all here or none of them.
-OPTIMIZED = {
-    "inference",
-    "model",
-    "objectives",
-    "optimization",
-    "sharding",
-    "test_notebooks.py",
-    "test_optimizer_study.py",
-    "test_your_own_loop.py",
-    "training/test_meshes.py",
-    "training/test_train_step.py",
+# Folders and files that ask what commands and runs do, not what numbers they compute: there LLVM's optimizations, half
+# of a compilation, are left out, while XLA's own passes are the same. All other programs are compiled as users' are,
+# and `make test-slow` compiles all so. Files that share runs are all here or none of them.
+QUICKLY_COMPILED = {
+    "evaluation",
+    "sweeps",
+    "test_documented_commands.py",
+    "test_documented_help.py",
+    "test_goldfish_ablation.py",
 }
 CHOSEN_BY_HAND = QUICK_COMPILATION in os.environ
 IN_MEMORY = Path("/dev/shm")
@@ -68,7 +63,7 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     """Chooses how programs are compiled, in this process and in those that it starts, before any fixture does."""
     path = item.path.relative_to(HERE)
-    quick = path.parts[0] not in OPTIMIZED and path.as_posix() not in OPTIMIZED
+    quick = path.parts[0] in QUICKLY_COMPILED or path.as_posix() in QUICKLY_COMPILED
     if not CHOSEN_BY_HAND and os.environ.get(QUICK_COMPILATION) != str(int(quick)):
         os.environ[QUICK_COMPILATION] = str(int(quick))
         if "jax" in sys.modules:

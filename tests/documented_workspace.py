@@ -78,6 +78,11 @@ BatchSchedule.initial = 8
 pretrain.training = @TrainingConfig()
 TrainingConfig.sequence_length = 32
 """
+MY_SIZES = """
+MixtureStage.rates = None
+ModelConfig.max_position_embeddings = 128
+TrainingConfig.sequence_length = 8
+"""
 
 
 # Pages name its steps 200 and 400.
@@ -138,8 +143,8 @@ def prepare_workspace(root):
     (root / "home" / "canary_secret").chmod(0o600)
     new_signing_key(root / "filter_key.pem", root / "filter_key.pub.pem")
     # Vocabularies of the size that the commands ask for, and the same small model.
-    # Few steps: nothing asks what this run has learnt, and with 8,192 pieces each takes half a second.
-    mine = TRAINING.replace("%VOCABULARY", "8192") + "MixtureStage.rates = None\nRunSchedule.total_steps = 16\n"
+    # Small: its 1,000 steps, and the audit that asks as much as the context holds, are about 8,192 pieces each time.
+    mine = TRAINING.replace("%VOCABULARY", "8192") + MY_SIZES
     (root / "my.gin").write_text(mine)
     readme_sized = (QUICKSTART + TRAINING).replace("%VOCABULARY", "4096")
     (root / "gin_configs" / "quickstart.gin").write_text(readme_sized)
