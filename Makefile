@@ -71,8 +71,9 @@ test-latest:
 	$(VENV)-latest/bin/python -m pip list | grep -iE '^(jax|flax|optax|orbax-checkpoint|grain) '
 	$(VENV)-latest/bin/python -m pytest $(CORE_TESTS)
 
+# All programs are compiled as users' are; `make test` leaves LLVM's optimizations out of some (tests/conftest.py).
 test-slow: install-dev
-	$(RUN) -m pytest -n 2 --dist loadfile -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n 2 --dist loadfile -m slow
 
 test-hostile: install-dev
 	$(RUN) -m pytest -n 2 --dist load -m hostile tests/hostile

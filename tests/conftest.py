@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,19 @@ for number in (signal.SIGINT, signal.SIGHUP):
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+HERE = Path(__file__).parent
+QUICK_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS"
+# Folders and files that ask what commands and runs do, not what numbers they compute: there LLVM's optimizations, half
+# of a compilation, are left out, while XLA's own passes are the same. All other programs are compiled as users' are,
+# and `make test-slow` compiles all so. Files that share runs are all here or none of them.
+QUICKLY_COMPILED = {
+    "evaluation",
+    "sweeps",
+    "test_documented_commands.py",
+    "test_documented_help.py",
+    "test_goldfish_ablation.py",
+}
+CHOSEN_BY_HAND = QUICK_COMPILATION in os.environ
 IN_MEMORY = Path("/dev/shm")
 # Minutes each. Workers take files in this order, so that none is left with a long one at the end.
 LONGEST_FILES = (
@@ -33,6 +47,7 @@ LONGEST_FILES = (
     "test_meshes.py",
     "test_memorization_audit.py",
     "test_train_step.py",
+    "test_documented_help.py",
     "test_extending_the_model.py",
     "test_processes.py",
 )
@@ -42,6 +57,20 @@ def pytest_collection_modifyitems(items):
     """Puts the longest files first; `make test` tells the workers to keep the order."""
     rank = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Chooses how programs are compiled, in this process and in those that it starts, before any fixture does."""
+    path = item.path.relative_to(HERE)
+    quick = path.parts[0] in QUICKLY_COMPILED or path.as_posix() in QUICKLY_COMPILED
+    if not CHOSEN_BY_HAND and os.environ.get(QUICK_COMPILATION) != str(int(quick)):
+        os.environ[QUICK_COMPILATION] = str(int(quick))
+        if "jax" in sys.modules:
+            import jax
+
+            jax.config.update(QUICK_COMPILATION.lower(), quick)
+            jax.clear_caches()  # of the other kind
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from apertus_jax.objectives import normalized  # noqa: E402
 MODEL = ModelConfig(512, 16, 32, num_layers=1, num_heads=2, num_kv_heads=1, max_position_embeddings=128)
 SETTINGS = GoldfishAblation(
     MODEL,
-    arms=("none", "cluster:4:13"),
+    arms=("none", "cluster:4:13", "none:restarted"),
     seeds=(3,),
     exposures=(0, 1, 5),
     probes=2,
@@ -154,9 +154,10 @@ def test_recall_tells_a_recitation_from_one_that_errs_at_a_hole():
     assert (wrong["prefix_match"], wrong["errs_at_hole"], wrong["first_hole"], wrong["rouge_l"]) == (4, True, 4, 0.9)
 
 
-def test_an_interrupted_run_goes_on_and_the_report_has_every_arm(tmp_path, monkeypatch, texts):
-    monkeypatch.setattr(ablation, "prepare_texts", lambda _: texts)
-    measure, calls = ablation.measure, []
+@pytest.fixture(scope="module")
+def interrupted_run(tmp_path_factory, texts):
+    """The folder of a run that was interrupted in its second arm and went on, its summary, and the arms measured."""
+    folder, measure, calls = tmp_path_factory.mktemp("ablation"), ablation.measure, []
 
     def interrupted(twins, arm, *rest):
         calls.append(arm.name)
@@ -164,25 +165,32 @@ def test_an_interrupted_run_goes_on_and_the_report_has_every_arm(tmp_path, monke
             raise KeyboardInterrupt
         return measure(twins, arm, *rest)
 
-    monkeypatch.setattr(ablation, "measure", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        ablation.run(SETTINGS, str(tmp_path), progress=False)
-    assert not (tmp_path / "results.json").exists()
-    summary = ablation.run(SETTINGS, str(tmp_path), progress=False)
-    assert calls == ["none", "cluster:4:13", "cluster:4:13"]
-    check_report(tmp_path, SETTINGS, summary)
-    figures = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("arms/*/figures.json"))]
-    assert len({each["data"] for each in figures}) == 1
-    first_losses = [each["first_loss"] for each in figures]
-    assert first_losses[0] == pytest.approx(first_losses[1], abs=0.1)  # same weights, same rows, other labels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation, "prepare_texts", lambda _: texts)
+        patch.setattr(ablation, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ablation.run(SETTINGS, str(folder), progress=False)
+        assert not (folder / "results.json").exists()
+        summary = ablation.run(SETTINGS, str(folder), progress=False)
+    return folder, summary, calls
 
 
-def test_restarted_twin_differs_in_its_first_weights_alone(tmp_path, monkeypatch, texts):
-    monkeypatch.setattr(ablation, "prepare_texts", lambda _: texts)
-    settings = dataclasses.replace(SETTINGS, arms=("none", "none:restarted"))
-    summary = ablation.run(settings, str(tmp_path), progress=False)
-    check_report(tmp_path, settings, summary)
-    one, other = (json.loads(path.read_text()) for path in sorted(tmp_path.glob("arms/*/figures.json")))
+def figures_of(folder, arm):
+    return json.loads((ablation.arm_folder(folder, arm, 3) / "figures.json").read_text())
+
+
+def test_an_interrupted_run_goes_on_and_the_report_has_every_arm(interrupted_run):
+    folder, summary, calls = interrupted_run
+    assert calls == ["none", "cluster:4:13", "cluster:4:13", "none:restarted"]
+    check_report(folder, SETTINGS, summary)
+    standard, masked = (figures_of(folder, arm) for arm in ("none", "cluster:4:13"))
+    assert standard["data"] == masked["data"]
+    assert standard["first_loss"] == pytest.approx(masked["first_loss"], abs=0.1)  # same weights and rows, other labels
+
+
+def test_restarted_twin_differs_in_its_first_weights_alone(interrupted_run):
+    folder, summary, _ = interrupted_run
+    one, other = (figures_of(folder, arm) for arm in ("none", "none:restarted"))
     assert one["data"] == other["data"] and one["drop_rate"] == other["drop_rate"]
     assert one["first_loss"] != other["first_loss"]
     assert summary["arms"]["none:restarted"]["held_out"]["all"]["difference"] != 0

@@ -1,5 +1,6 @@
 """A run that is interrupted, in whatever way, ends as the run that was not, bit for bit."""
 
+import functools
 import json
 import os
 import random
@@ -40,18 +41,19 @@ def start(store, output, devices=8, total_steps=LAST_STEP):
     return subprocess.Popen(command, env=process_environment(devices), **pipes)
 
 
+@functools.cache
+def abstract_state():
+    """Returns shapes and shardings of the state of `small_run`."""
+    optimizer = optimizer_chain(
+        ademamix(wsd_schedule(1e-2, 16, 160, 40), mask=weight_decay_mask), TRAINING["clip_norm"]
+    )
+    return make_program(MODEL, optimizer, OBJECTIVE, MeshConfig(), 1, TRAINING["sequence_length"]).abstract_state
+
+
 def state_bytes(run_folder, step=None):
     """Returns the leaves of a checkpoint as bytes by their path."""
-    program = make_program(
-        MODEL,
-        optimizer_chain(ademamix(wsd_schedule(1e-2, 16, 160, 40), mask=weight_decay_mask), TRAINING["clip_norm"]),
-        OBJECTIVE,
-        MeshConfig(),
-        1,
-        TRAINING["sequence_length"],
-    )
     with Checkpointer(run_folder / "checkpoints") as checkpoints:
-        state, _, found = checkpoints.restore(program.abstract_state, step=step)
+        state, _, found = checkpoints.restore(abstract_state(), step=step)
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}, found
 
@@ -88,13 +90,13 @@ def kill_at_random_until_finished(store, output, devices, kills, generator):
     assert process.returncode == 0, log
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_resume_after_kill_is_bit_identical(store, tmp_path, devices, finished_run):
+@pytest.mark.parametrize(("devices", "kills"), [(1, 1), (8, 2)])
+def test_resume_after_kill_is_bit_identical(store, tmp_path, devices, kills, finished_run):
     reference = finished_run
     if devices != 8:
         reference = tmp_path / "reference"
         kill_at_random_until_finished(store, reference, devices, 0, None)
-    kill_at_random_until_finished(store, tmp_path / "killed", devices, 2, random.Random(devices))
+    kill_at_random_until_finished(store, tmp_path / "killed", devices, kills, random.Random(devices))
     assert_same_end(reference, tmp_path / "killed")
 
 

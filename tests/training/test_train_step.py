@@ -1,5 +1,7 @@
 """The pure step against plain references."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,35 +53,55 @@ def state(optimizer):
     return initialize_state(MODEL, optimizer, jax.random.key(0))
 
 
-def run_step(state, optimizer, objective, batch, accumulation=1):
-    return jax.jit(make_train_step(MODEL, optimizer, objective, accumulation))(state, batch)
+ROWS, AFTER_EOD = 8, not_after_eod(2)
+OBJECTIVES = {
+    "global": Objective([AFTER_EOD], num_tiles=3),
+    "microbatch": Objective([AFTER_EOD], "microbatch", microbatch_size=2),
+}
 
 
-def test_global_loss_is_the_mean_over_kept_labels(state, optimizer):
-    batch = make_batch(4)
-    _, metrics = run_step(state, optimizer, Objective([not_after_eod(2)], num_tiles=3), batch)
+@pytest.fixture(scope="module")
+def compiled_step(optimizer):
+    """Returns a function: loss_norm, accumulation → the step for batches of ROWS, compiled once."""
+    return functools.cache(
+        lambda loss_norm, accumulation=1: jax.jit(
+            make_train_step(MODEL, optimizer, OBJECTIVES[loss_norm], accumulation)
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def losses_of():
+    """`plain_losses`, compiled."""
+    return jax.jit(plain_losses)
+
+
+def test_global_loss_is_the_mean_over_kept_labels(state, compiled_step, losses_of):
+    batch = make_batch(ROWS)
+    _, metrics = compiled_step("global")(state, batch)
     kept = np.asarray(batch["tokens"][:, :-1] != 2)
-    expected = np.asarray(plain_losses(state.params, batch))[kept].mean()
+    expected = np.asarray(losses_of(state.params, batch))[kept].mean()
     assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-6)
     assert float(metrics["kept_fraction"]) == pytest.approx(kept.mean(), rel=1e-6)
 
 
-def test_microbatch_loss_is_the_mean_of_group_means(state, optimizer):
-    batch = make_batch(4)
+def test_microbatch_loss_is_the_mean_of_group_means(state, compiled_step, losses_of):
+    batch = make_batch(ROWS)
     weights = np.random.default_rng(1).integers(0, 2, batch["loss_weights"].shape).astype(np.float32)
     batch["loss_weights"] = jnp.asarray(weights)
-    _, metrics = run_step(state, optimizer, Objective([], "microbatch", microbatch_size=2), batch)
-    losses = np.asarray(plain_losses(state.params, batch))
-    groups = [(losses[rows] * weights[rows]).sum() / weights[rows].sum() for rows in (slice(0, 2), slice(2, 4))]
-    assert float(metrics["loss"]) == pytest.approx(np.mean(groups), rel=1e-6)
+    _, metrics = compiled_step("microbatch")(state, batch)
+    losses = np.asarray(losses_of(state.params, batch))
+    weights *= np.asarray(batch["tokens"][:, :-1] != 2)
+    groups = [slice(first, first + 2) for first in range(0, ROWS, 2)]
+    means = [(losses[rows] * weights[rows]).sum() / weights[rows].sum() for rows in groups]
+    assert float(metrics["loss"]) == pytest.approx(np.mean(means), rel=1e-6)
 
 
-@pytest.mark.parametrize("loss_norm", ["global", "microbatch"])
-def test_accumulation_gives_the_update_of_the_whole_batch(state, optimizer, loss_norm):
-    batch = make_batch(8)
-    objective = Objective([not_after_eod(2)], loss_norm, microbatch_size=2)
-    whole, whole_metrics = run_step(state, optimizer, objective, batch)
-    pieces, pieces_metrics = run_step(state, optimizer, objective, batch, accumulation=4)
+@pytest.mark.parametrize("loss_norm", OBJECTIVES)
+def test_accumulation_gives_the_update_of_the_whole_batch(state, compiled_step, loss_norm):
+    batch = make_batch(ROWS)
+    whole, whole_metrics = compiled_step(loss_norm)(state, batch)
+    pieces, pieces_metrics = compiled_step(loss_norm, 4)(state, batch)
     assert float(whole_metrics["loss"]) == pytest.approx(float(pieces_metrics["loss"]), rel=1e-6)
     for left, right in zip(jax.tree.leaves(whole.opt_state), jax.tree.leaves(pieces.opt_state), strict=True):
         scale = max(float(jnp.abs(left).max()), 1e-12)
@@ -97,35 +119,35 @@ def test_batch_that_does_not_split_into_microbatches_is_refused():
         check_microbatches(3, Objective([], "microbatch", microbatch_size=2))
 
 
-def test_step_not_finite_changes_nothing_but_the_counts(state, optimizer):
-    batch = make_batch(4)
+def test_step_not_finite_changes_nothing_but_the_counts(state, compiled_step):
+    batch = make_batch(ROWS)
     batch["loss_weights"] = batch["loss_weights"].at[0, 0].set(jnp.nan)
-    after, metrics = run_step(state, optimizer, Objective([]), batch)
+    after, metrics = compiled_step("global")(state, batch)
     assert float(metrics["skipped"]) == 1 and np.isnan(float(metrics["loss"]))
     for left, right in zip(
         jax.tree.leaves((state.params, state.opt_state)), jax.tree.leaves((after.params, after.opt_state)), strict=True
     ):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right))
     assert int(after.skipped_steps) == 1 and int(after.optimizer_step) == 0
-    assert sample_count_to_int(after.samples_consumed) == 4
+    assert sample_count_to_int(after.samples_consumed) == ROWS
 
 
 def test_an_update_that_overflows_is_not_applied():
     huge = optimizer_chain(adamw(1e38, weight_decay=1e38), None)
     fresh = initialize_state(MODEL, huge, jax.random.key(0))
-    after, metrics = run_step(fresh, huge, Objective([]), make_batch(4))
+    after, metrics = jax.jit(make_train_step(MODEL, huge, Objective([])))(fresh, make_batch(4))
     assert np.isfinite(float(metrics["loss"])) and np.isfinite(float(metrics["gradient_norm"]))
     assert float(metrics["skipped"]) == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
 
 
-def test_the_first_update_follows_the_plain_gradient(state):
+def test_the_first_update_follows_the_plain_gradient():
     rate = 1e-3
     plain = optimizer_chain(adamw(rate, weight_decay=0.0), None)
     fresh = initialize_state(MODEL, plain, jax.random.key(0))
     batch = make_batch(4)
-    after, _ = run_step(fresh, plain, Objective([]), batch)
-    gradients = jax.grad(lambda p: plain_losses(p, batch).mean())(fresh.params)
+    after, _ = jax.jit(make_train_step(MODEL, plain, Objective([])))(fresh, batch)
+    gradients = jax.jit(jax.grad(lambda p: plain_losses(p, batch).mean()))(fresh.params)
     reference = optax.adam(rate, b1=0.9, b2=0.95, eps=1e-8)
     updates, _ = reference.update(gradients, reference.init(fresh.params), fresh.params)
     moved = jax.tree.map(jnp.subtract, after.params, fresh.params)
