@@ -45,7 +45,7 @@ class StartsLog:
 
 @dataclasses.dataclass(frozen=True)
 class Goodput:
-    """Where the time of a run went, in seconds.
+    """Time of a run by what it went into, in seconds.
 
     Attributes:
       starts: how often it was started.

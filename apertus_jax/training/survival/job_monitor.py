@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Channel(Protocol):
-    """What the monitor needs of `JobChannel`."""
+    """Part of `JobChannel` that the monitor needs."""
 
     index: int
     count: int
@@ -54,7 +54,7 @@ class Channel(Protocol):
 
 
 class Silence:
-    """How long each process has been silent, by this process's own clock: the others' clocks may differ."""
+    """Silence of each process, by this process's own clock: the others' clocks may differ."""
 
     def __init__(self, count: int, now: float):
         self._last: dict[int, tuple[str, float]] = {index: ("", now) for index in range(count)}

@@ -12,7 +12,7 @@ REQUEST = "stop"
 
 
 class StopAgreement:
-    """What one process knows of where its job is to stop.
+    """Knowledge of one process of where its job is to stop.
 
     One that is asked to stop leaves a note. A thread of every process reads it, holds its loop between two steps, says
     how far it has come, and waits until all have: they stop at the step after the furthest. The steps under way need no
