@@ -52,7 +52,9 @@ def _copy_leaf(stored: ts.TensorStore, spec: TensorSpec, mapped: mmap.mmap, offs
         raise ValueError(f"{spec.name} is stored as {stored.dtype}{stored.shape}, not {spec.dtype}{spec.shape}")
     target = np.ndarray(spec.shape, spec.dtype, buffer=mapped, offset=offset)
     strides = c_strides(spec.shape, spec.dtype.itemsize)
-    for chunk in _chunks(spec.shape, stored.chunk_layout.read_chunk.shape or spec.shape):
+    layout = stored.chunk_layout.read_chunk.shape or spec.shape
+    grid = [chunk or size for size, chunk in zip(spec.shape, layout, strict=True)]
+    for chunk in _chunks(spec.shape, grid):
         values = stored[chunk].read().result()
         for part in boxes_within(values.shape, strides, spec.dtype.itemsize, PIECE_BYTES):
             place = moved(part, [each.start for each in chunk])

@@ -52,7 +52,7 @@ class Implementation:
     length_multiple: int = 1
     min_head_dim: int = 1
     needs_kernel: bool = False
-    in_parts: ChunkAttention | None = None
+    in_parts: ChunkAttention | Callable[..., Array] | None = None
     planned_as: str = ""
 
     def runs_on(self, platform: str) -> bool:

@@ -205,7 +205,7 @@ def load_model(
     config = read_config(root)
     with open_parameters(root, config) as read:
         if shardings is not None:
-            flat = put_arrays(parameter_shapes(config), flatten_dict(shardings, sep="/"), read)
+            flat: dict[str, Any] = put_arrays(parameter_shapes(config), flatten_dict(shardings, sep="/"), read)
         else:
             check_memory(count_parameters(abstract_parameters(config)) * FLOAT32.itemsize, f"the model of {root}")
             flat = {path: read(path, whole_box(shape)) for path, shape in parameter_shapes(config).items()}

@@ -182,7 +182,7 @@ def load_huggingface(path: epath.PathLike, *, shardings: Any = None) -> tuple[Mo
     with open_repository(path) as (config, read):
         shapes = parameter_shapes(config)
         if shardings is not None:
-            flat = put_arrays(shapes, flatten_dict(shardings, sep="/"), read)
+            flat: dict[str, Any] = put_arrays(shapes, flatten_dict(shardings, sep="/"), read)
         else:
             check_memory(count_parameters(abstract_parameters(config)) * FLOAT32.itemsize, f"the model of {path}")
             flat = {name: read(name, whole_box(shape)) for name, shape in shapes.items()}

@@ -7,7 +7,8 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,7 +36,7 @@ def join_job(limits: JobLimits = JobLimits()) -> None:  # noqa: B008 (frozen)
     """
     if jax.distributed.is_initialized():
         return
-    waits = {
+    waits: Mapping[str, Any] = {
         "initialization_timeout": math.ceil(limits.start_seconds) + _LATER,
         "heartbeat_timeout_seconds": math.ceil(limits.lost_seconds),
         "shutdown_timeout_seconds": math.ceil(limits.end_seconds),

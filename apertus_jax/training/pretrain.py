@@ -355,8 +355,9 @@ def restore_or_initialize(program: Program, checkpoints: Checkpointer, seed: int
         return program.initial_state(seed), {}, 0
     abstract, saved_guard = program.abstract_state, checkpoints.newest_has_leaves("running")
     if program.guard.is_on and not saved_guard:  # it was switched on here
-        state, metadata, step = checkpoints.restore(abstract.replace(running=None))
-        state = state.replace(running=jax.device_put(initial_values(), program.state_shardings.running))
+        state, metadata, step = checkpoints.restore(dataclasses.replace(abstract, running=None))
+        running = jax.device_put(initial_values(), program.state_shardings.running)
+        state = dataclasses.replace(state, running=running)
     else:
         state, metadata, step = checkpoints.restore(abstract, partial=saved_guard and not program.guard.is_on)
     _log.info("resumed at step %d", step)

@@ -165,7 +165,8 @@ def make_train_step(
         # An update can overflow although loss and gradients did not.
         update_norm = global_norm(updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & jnp.isfinite(update_norm)
-        spiked = is_spike(guard, state.running, loss, gradient_norm) if guard.is_on else None
+        running = state.running if guard.is_on else None
+        spiked = None if running is None else is_spike(guard, running, loss, gradient_norm)
         applied = finite if spiked is None else finite & ~spiked
         params = optax.apply_updates(state.params, updates)
         keep_if_applied = lambda new, old: jnp.where(applied, new, old)  # noqa: E731
@@ -175,7 +176,7 @@ def make_train_step(
             optimizer_step=state.optimizer_step + applied.astype(jnp.int32),
             samples_consumed=add_samples(state.samples_consumed, batch["tokens"].shape[0]),
             skipped_steps=state.skipped_steps + (~applied).astype(jnp.int32),
-            running=state.running if spiked is None else after_step(guard, state.running, loss, gradient_norm, applied),
+            running=state.running if running is None else after_step(guard, running, loss, gradient_norm, applied),
         )
         kept = weights.sum()
         metrics = {
@@ -186,9 +187,9 @@ def make_train_step(
             "kept_fraction": kept / weights.size,
             "skipped": (~applied).astype(jnp.float32),
         }
-        if spiked is not None:
+        if spiked is not None and running is not None:
             metrics["spiked"] = (finite & spiked).astype(jnp.float32)
-            metrics |= {"running_loss": state.running.loss, "running_norm": state.running.norm}
+            metrics |= {"running_loss": running.loss, "running_norm": running.norm}
         return new_state, metrics
 
     return train_step

@@ -135,7 +135,7 @@ class Recorder:
         # Steps of one row can differ in size, and steps before a resume belong to the row but not to its time.
         tokens_timed = tokens - self.run.schedule.batches.tokens_before(step - self._steps_timed)
         finite = [row for row in self.pending if not row["skipped"]] or self.pending
-        row = {
+        row: dict[str, Any] = {
             "step": step,
             "samples": self.run.schedule.batches.first_sample(step),
             "tokens": tokens,
