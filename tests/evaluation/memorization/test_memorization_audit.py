@@ -288,8 +288,8 @@ def test_every_option_of_an_audit_is_part_of_its_identity(audited, trained, monk
 
 def test_probes_are_read_and_digested_once(trained, monkeypatch):
     digested = []
-    digest_file = artifacts.digest_file
-    monkeypatch.setattr(artifacts, "digest_file", lambda path: digested.append(path.name) or digest_file(path))
+    digest = artifacts.size_and_digest
+    monkeypatch.setattr(artifacts, "size_and_digest", lambda path: digested.append(path.name) or digest(path))
     identity(monkeypatch, trained, grid=GRID)
     assert digested.count("probes.json") == 1
 

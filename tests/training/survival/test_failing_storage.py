@@ -30,9 +30,13 @@ def test_a_run_over_failing_storage_has_the_same_bits(store, finished_run, tmp_p
     monkeypatch.setattr(BatchLoader, "batch", failing_at(BatchLoader.batch, {2, 3, 7}, reads))
     artifacts, write = step_folders.artifacts, step_folders.artifacts.write_atomically
     failing = failing_at(write, {1, 2}, markers)
-    by_name = lambda path, text: (failing if path.name == artifacts.COMMIT_MARKER else write)(path, text)  # noqa: E731
+    of_step = lambda path: path.name == artifacts.COMMIT_MARKER and "checkpoints" in path.parts  # noqa: E731
+    by_name = lambda path, text: (failing if of_step(path) else write)(path, text)  # noqa: E731
     monkeypatch.setattr(artifacts, "write_atomically", by_name)
-    monkeypatch.setattr(artifacts, "digest_file", failing_at(artifacts.digest_file, {2}, digests))
+    digest = artifacts.size_and_digest
+    failing_digest = failing_at(digest, {2}, digests)
+    in_state = lambda path: (failing_digest if step_folders.STATE_FOLDER in path.parts else digest)(path)  # noqa: E731
+    monkeypatch.setattr(artifacts, "size_and_digest", in_state)
     small_run(store, tmp_path / "run", training={"keep_last": 9})
     monkeypatch.undo()
     told = [record.getMessage() for record in caplog.records if "attempt" in record.getMessage()]
