@@ -60,12 +60,21 @@ def worker(folder: str, port: str, index: str) -> None:
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", PROCESSES, int(index))
-    for size in ("tiny", "wide"):
+    # On a machine that is busy with other things a process may not run for minutes.
+    jax.distributed.initialize(f"localhost:{port}", PROCESSES, int(index), heartbeat_timeout_seconds=3600)
+    for size in ("tiny", WIDE):
         for name, over, allowed in phases(Path(folder) / size, size):
-            if size == "wide":
-                print(json.dumps({"phase": name, "bytes": over, "shard": allowed}), flush=True)
+            if size == WIDE:
+                tell(folder, index, {"phase": name, "bytes": over, "shard": allowed})
     jax.distributed.shutdown()
+
+
+def tell(folder: str, teller: str, line: dict[str, Any]) -> None:
+    """Adds a line to those of a process, and shows it at once."""
+    text = json.dumps(line) + "\n"
+    print(f"{teller}: {text}", end="", file=sys.stderr, flush=True)
+    with open(Path(folder) / f"{teller}.jsonl", "a") as file:
+        file.write(text)
 
 
 def phases(folder: Path, size: str) -> Any:
@@ -132,11 +141,11 @@ def command(name: str, folder: str) -> None:
         "export": (export, "model", "export_command"),
         "import": (import_huggingface, "export_command", "import_command"),
     }[name]
-    for size in ("tiny", "wide"):
+    for size in ("tiny", WIDE):
         root = Path(folder) / size
         over = rise(lambda root=root: run(root / source, root / target))[1]
-        if size == "wide":
-            print(json.dumps({"phase": f"command {name}, one process", "bytes": over, "shard": 0}), flush=True)
+        if size == WIDE:
+            tell(folder, name, {"phase": f"command {name}, one process", "bytes": over, "shard": 0})
 
 
 def files_of(folder: Path) -> Mapping[str, Any]:
