@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from apertus_jax.storage.retries import is_transient, retried
+from apertus_jax.process.retries import is_transient, retried
 
 
 class ServiceUnavailable(Exception):

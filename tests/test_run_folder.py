@@ -13,7 +13,7 @@ from apertus_jax.storage.run_folder import RunFolder, step_folder, step_of_folde
 
 PACKAGE = Path(__file__).resolve().parent.parent / "apertus_jax"
 # Words that name other things too: a kind of folder, a page of any command.
-SHARED = {"model", "tokenizer", "report.html", "tensorboard", "save", "exit", "LEASE.json"}
+SHARED = {"profile", "model", "tokenizer", "report.html", "tensorboard", "save", "exit", "LEASE.json"}
 
 
 def texts_in(path: Path) -> set[str]:
@@ -40,6 +40,8 @@ def test_names_of_a_run_folder_stand_in_one_module():
         "finished.json",
         "config.gin",
         "checkpoints",
+        "starts.jsonl",
+        "profiles",
     }
     for path in PACKAGE.rglob("*.py"):
         if path != PACKAGE / "storage" / "run_folder.py":

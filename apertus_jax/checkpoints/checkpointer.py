@@ -24,8 +24,8 @@ from apertus_jax.checkpoints.step_folders import Rejection
 from apertus_jax.errors import TemporaryFailure, UserError
 from apertus_jax.process.agreement import first_says, set_anywhere
 from apertus_jax.process.failures import is_full_disk
+from apertus_jax.process.retries import is_transient
 from apertus_jax.storage.reader_lease import remove_unless_read
-from apertus_jax.storage.retries import is_transient
 from apertus_jax.storage.run_folder import list_steps, step_folder
 
 # Small enough that several threads and processes share the digests, large enough for object stores.

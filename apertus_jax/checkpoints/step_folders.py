@@ -16,11 +16,11 @@ from typing import Any
 from etils import epath
 
 from apertus_jax.errors import UserError
+from apertus_jax.process.retries import retried
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.durable_files import sync, sync_all
 from apertus_jax.storage.json_reader import parse_json, read_json_object
 from apertus_jax.storage.listing import regular_file
-from apertus_jax.storage.retries import retried
 from apertus_jax.storage.run_folder import step_folder
 
 KIND = "checkpoint"

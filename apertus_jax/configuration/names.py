@@ -54,6 +54,7 @@ CONFIGURABLES = {
         "RunSchedule",
         "RunWatch",
         "StepGuard",
+        "Supervision",
         "TrainingConfig",
     ),
     "apertus_jax.training.trackers": ("TensorBoardTracker",),

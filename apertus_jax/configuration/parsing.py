@@ -157,6 +157,15 @@ def refer_to_options(command: str) -> None:
             )
             if has_default or any(_is_bound(f"{name}.{field}") for field in bindables[name].parameters):
                 gin.bind_parameter(f"{command}.{parameter}", gin.config.ConfigurableReference(name, True))
+                _refer_to_nested_options(name, made)
+
+
+def _refer_to_nested_options(outer: str, made: Mapping[Any, str]) -> None:
+    """Binds the options classes that another one is made of: fields whose default is an object of such a class."""
+    for parameter, options in bindables[outer].options.items():
+        made_by_default = isinstance(signature(outer).parameters[parameter].default, options)
+        if options in made and made_by_default and not _is_bound(f"{outer}.{parameter}"):
+            gin.bind_parameter(f"{outer}.{parameter}", gin.config.ConfigurableReference(made[options], True))
 
 
 def _is_bound(name: str) -> bool:

@@ -9,6 +9,7 @@ from apertus_jax.training.state import TrainState, initialize_state
 from apertus_jax.training.survival.job_limits import JobLimits
 from apertus_jax.training.survival.run_watch import RunWatch
 from apertus_jax.training.survival.step_guard import StepGuard
+from apertus_jax.training.survival.supervision import Supervision
 from apertus_jax.training.tombstones import RemovalOptions
 from apertus_jax.training.trackers import TrackedRun, Tracker
 from apertus_jax.training.train_step import Objective, make_train_step
@@ -24,6 +25,7 @@ __all__ = [
     "RunSchedule",
     "RunWatch",
     "StepGuard",
+    "Supervision",
     "TrackedRun",
     "Tracker",
     "TrainState",

@@ -136,7 +136,7 @@ def train(
                         save(wait=False)
             # The step that ends the loop leaves it before the save above. `saved` equals it only when no step ran at
             # all, because the state was restored from this very checkpoint.
-            bound = run.limits.save_seconds if stopped_by is not None else None
+            bound = run.supervision.limits.save_seconds if stopped_by is not None else None
             with steps.watchdog.paused(), steps.watchdog.bounded(f"saving step {step}", bound):
                 if saved != step:
                     save(wait=True)

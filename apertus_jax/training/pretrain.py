@@ -45,10 +45,9 @@ from apertus_jax.training.records.finish import finish_run
 from apertus_jax.training.records.run_history import Change
 from apertus_jax.training.records.run_length import chain_of_run, length_binding, say_where_schedule_ends
 from apertus_jax.training.run import Caller, ResolvedSchedule, RunSchedule, TrainingRun
-from apertus_jax.training.survival.job_limits import JobLimits
 from apertus_jax.training.survival.job_monitor import watched_job
-from apertus_jax.training.survival.run_watch import RunWatch
 from apertus_jax.training.survival.step_guard import StepGuard, initial_values
+from apertus_jax.training.survival.supervision import Supervision
 from apertus_jax.training.tombstones import RemovalOptions, plan_removals
 from apertus_jax.training.train_step import Objective
 from apertus_jax.validation import require_callable
@@ -70,9 +69,7 @@ def pretrain(
     evaluators: Sequence[Evaluator] = (),
     allow_config_change: bool = False,
     distributed: bool = False,
-    limits: JobLimits = JobLimits(),  # noqa: B008 (frozen)
-    guard: StepGuard = StepGuard(),  # noqa: B008 (frozen)
-    watch: RunWatch = RunWatch(),  # noqa: B008 (frozen)
+    supervision: Supervision = Supervision(),  # noqa: B008 (frozen)
     caller: Caller = Caller(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
     """Trains until the last step of `schedule`, from the newest valid checkpoint of `output` if there is one.
@@ -92,9 +89,7 @@ def pretrain(
         on them.
       allow_config_change: go on although the configuration is another than at the start of the run.
       distributed: this is one process of a job of several, see `join_job`.
-      limits: how long the processes of a job wait for each other, and what a stuck step is.
-      guard: which steps are skipped because their loss or gradient norm stands out.
-      watch: which steps are computed twice, profiled, or looked at layer by layer.
+      supervision: what ends a run in time, skips steps, and looks at them more closely.
       caller: what the calling process supplies; no gin file binds it.
 
     Returns:
@@ -106,7 +101,7 @@ def pretrain(
     require_callable("pretrain.optimizer", optimizer, "pretrain.optimizer = @ademamix")
     check_evaluators(evaluators)
     if distributed:
-        join_job(limits)
+        join_job(supervision.limits)
     folder = RunFolder(absolute_place(output))
     run_record.check_run_folder(folder.path)
     # ---------------------------------------------------------------- data
@@ -117,11 +112,11 @@ def pretrain(
     # A run that goes on may have consumed other samples than these batches make: how many is known further down.
     stream = None if folder.mixture.exists() else asked.stream()
     # ---------------------------------------------------------------- program
-    program = _make_program(asked, model, optimizer, objective, mesh, caller, guard)
+    program = _make_program(asked, model, optimizer, objective, mesh, caller, supervision.guard)
     # ---------------------------------------------------------------- run folder
     folder.path.mkdir(parents=True, exist_ok=True)
     with (
-        watched_job(limits, folder.checkpoints) as agreement,
+        watched_job(supervision.limits, folder.checkpoints) as agreement,
         lease_of_job(folder.path),
         checkpointer(folder, training) as checkpoints,
     ):
@@ -146,7 +141,7 @@ def pretrain(
             "config": run_record.config_digest(began.config),
             "model": config_to_json(model),
         }
-        run = TrainingRun(folder, program, began.schedule, training, described, began.config, limits, watch)
+        run = TrainingRun(folder, program, began.schedule, training, described, began.config, supervision)
         result = train(
             run,
             LoopState(state, first_step, stopped_by=None, pending=metadata.get("pending", [])),

@@ -15,8 +15,7 @@ from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.training.compiled_steps import Compile
 from apertus_jax.training.config import TrainingConfig, free_to_change
 from apertus_jax.training.program import Program
-from apertus_jax.training.survival.job_limits import JobLimits
-from apertus_jax.training.survival.run_watch import RunWatch
+from apertus_jax.training.survival.supervision import Supervision
 from apertus_jax.validation import fields_by_annotation, require_count, require_number
 
 
@@ -104,8 +103,7 @@ class TrainingRun:
       training: settings of the loop.
       metadata: JSON values that every checkpoint carries: digests of the data and of the configuration, architecture.
       bindings: the configuration in effect, as gin spells it; empty for a run that was started from Python.
-      limits: how long steps and saves may take.
-      watch: which steps are looked at more closely.
+      supervision: how long steps and saves may take, and which steps are looked at more closely.
     """
 
     folder: RunFolder
@@ -114,8 +112,7 @@ class TrainingRun:
     training: TrainingConfig
     metadata: Mapping[str, Any]
     bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    limits: JobLimits = JobLimits()  # noqa: RUF009 (frozen)
-    watch: RunWatch = RunWatch()  # noqa: RUF009 (frozen)
+    supervision: Supervision = Supervision()  # noqa: RUF009 (frozen)
 
     @property
     def name(self) -> str:

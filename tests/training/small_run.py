@@ -16,6 +16,7 @@ from apertus_jax.optimization import ademamix, wsd_schedule
 from apertus_jax.sharding import MeshConfig
 from apertus_jax.training import Objective, RemovalOptions, RunSchedule, TrainingConfig, pretrain
 from apertus_jax.training.survival.job_limits import JobLimits
+from apertus_jax.training.survival.supervision import Supervision
 
 MODEL = ModelConfig(512, 32, 64, 2, 4, 2)
 OBJECTIVE = Objective([goldfish(k=4, h=8), not_after_eod(2)], num_tiles=2)
@@ -54,4 +55,5 @@ if __name__ == "__main__":
     # As many key heads as a mesh may want to split.
     changed = {"mesh": MeshConfig(**axes), "model": dataclasses.replace(MODEL, num_kv_heads=4)} if axes else {}
     limits = JobLimits(lost_seconds=float(os.environ.get("LOST_SECONDS", "100")))
-    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, limits=limits, **steps, **changed))
+    supervision = Supervision(limits=limits)
+    print(small_run(sys.argv[1], sys.argv[2], distributed=distributed, supervision=supervision, **steps, **changed))

@@ -19,7 +19,7 @@ from apertus_jax.data.loader.packing import NO_LABEL, left_context, segment_ids_
 from apertus_jax.data.sample_order.sample_index import Spans, TokenSource
 from apertus_jax.data.sample_order.sample_stream import SampleStream
 from apertus_jax.errors import UserError
-from apertus_jax.storage.retries import retried
+from apertus_jax.process.retries import retried
 
 PADDING = 0
 Batch = dict[str, np.ndarray]

@@ -33,22 +33,21 @@ from apertus_jax.training.run import RunSchedule
 from apertus_jax.training.survival.job_limits import JobLimits
 from apertus_jax.training.survival.run_watch import RunWatch
 from apertus_jax.training.survival.step_guard import StepGuard
+from apertus_jax.training.survival.supervision import Supervision
 from apertus_jax.training.tombstones import RemovalOptions
 
 # Bindings that may change between two starts of one run, because no bit of the result depends on them.
-FREE_TO_CHANGE = free_bindings(TrainingConfig, RunSchedule, RemovalOptions, JobLimits, RunWatch) | {
+FREE_TO_CHANGE = free_bindings(TrainingConfig, RunSchedule, RemovalOptions, JobLimits, RunWatch, Supervision) | {
     "pretrain.store",
     "pretrain.output",
     "pretrain.allow_config_change",
     "pretrain.distributed",
     "pretrain.evaluators",
-    "pretrain.limits",
-    "pretrain.watch",
+    "pretrain.supervision",
 }
 # Bindings that came after runs were recorded → what those runs had; with that value they are as if absent.
 ADDED_LATER = {
     "ModelConfig.feedforward": repr(OWN),
-    "pretrain.guard": "@StepGuard()",
     **{f"StepGuard.{field.name}": repr(field.default) for field in dataclasses.fields(StepGuard)},
 }
 WITHOUT_EFFECT = ("Evaluator", "Tracker")  # see training/evaluators.py and training/trackers.py

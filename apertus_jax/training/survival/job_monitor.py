@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class Channel(Protocol):
-    """Part of `JobChannel` that the monitor needs."""
+    """Channel between the processes of a job, as far as the monitor needs it; see `JobChannel`."""
 
     index: int
     count: int
@@ -54,7 +54,7 @@ class Channel(Protocol):
 
 
 class Silence:
-    """Silence of each process, by this process's own clock: the others' clocks may differ."""
+    """Silence of each process of a job, by this process's own clock: the others' clocks may differ."""
 
     def __init__(self, count: int, now: float):
         self._last: dict[int, tuple[str, float]] = {index: ("", now) for index in range(count)}

@@ -17,7 +17,7 @@ LIMITS = ("loss_limit", "norm_limit")
 @dataclasses.dataclass(frozen=True)
 @fields_by_annotation
 class StepGuard:
-    """Rule for finite steps that are not applied; by default none, and the program of the step is as without.
+    """Guard against finite steps that stand out; by default it skips none, and the program of the step is as without.
 
     A skipped step leaves parameters and optimizer state as they were; its samples count as consumed, its row in
     metrics.jsonl names them, and running values do not learn from it.

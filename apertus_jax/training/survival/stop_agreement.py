@@ -12,7 +12,7 @@ REQUEST = "stop"
 
 
 class StopAgreement:
-    """Knowledge of one process of where its job is to stop.
+    """Agreement of a job on the step after which it stops, as one process knows of it.
 
     One that is asked to stop leaves a note. A thread of every process reads it, holds its loop between two steps, says
     how far it has come, and waits until all have: they stop at the step after the furthest. The steps under way need no

@@ -31,9 +31,9 @@ class WatchedSteps:
         self._run = run
         self._compiled: set[int] = set()
         self._done = first_step
-        self._profiler = ProfilerWindow(run.folder.path, run.watch)
+        self._profiler = ProfilerWindow(run.folder.path, run.supervision.watch)
         self._stack = contextlib.ExitStack()
-        self.watchdog = StepWatchdog(run.limits, run.folder.checkpoints, first_step=first_step)
+        self.watchdog = StepWatchdog(run.supervision.limits, run.folder.checkpoints, first_step=first_step)
         self.data_seconds = 0.0
         self.figures: Evaluation | None = None
 
@@ -67,7 +67,7 @@ class WatchedSteps:
         Raises:
           TemporaryFailure: a replay of the step had other bits.
         """
-        program, watch, number = self._run.program, self._run.watch, self._done + 1
+        program, watch, number = self._run.program, self._run.supervision.watch, self._done + 1
         rows = batch["tokens"].shape[0]
         if rows not in self._compiled:
             with self.watchdog.paused():

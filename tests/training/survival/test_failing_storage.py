@@ -7,7 +7,7 @@ import pytest
 from apertus_jax.checkpoints import Checkpointer, step_folders
 from apertus_jax.data.loader.batch_loader import BatchLoader
 from apertus_jax.errors import TemporaryFailure, UserError
-from apertus_jax.storage import retries
+from apertus_jax.process import retries
 from tests.training.small_run import small_run
 from tests.training.test_resume import assert_same_end
 

@@ -12,6 +12,7 @@ from apertus_jax.optimization import adamw, optimizer_chain
 from apertus_jax.training import Objective, initialize_state, make_train_step
 from apertus_jax.training.records.telemetry import read_metrics
 from apertus_jax.training.survival.step_guard import RunningValues, StepGuard, after_step, is_spike
+from apertus_jax.training.survival.supervision import Supervision
 from tests.training.small_run import small_run
 from tests.training.test_train_step import MODEL, make_batch
 
@@ -73,7 +74,7 @@ def test_without_a_guard_the_state_has_no_leaf_more():
 
 def test_a_planted_spike_is_skipped_and_its_samples_named(store, tmp_path, caplog):
     guard = StepGuard(norm_factor=1.0001, window=3, max_in_a_row=50)
-    small_run(store, tmp_path / "run", total_steps=8, guard=guard)
+    small_run(store, tmp_path / "run", total_steps=8, supervision=Supervision(guard=guard))
     rows = read_metrics(tmp_path / "run")
     spikes = [spike for row in rows for spike in row.get("spikes", [])]
     assert spikes and sum(row["skipped"] for row in rows) == len(spikes)
@@ -88,7 +89,7 @@ def test_a_planted_spike_is_skipped_and_its_samples_named(store, tmp_path, caplo
 def test_too_many_spikes_in_a_row_stop_the_run(store, tmp_path):
     guard = StepGuard(loss_limit=1e-3, max_in_a_row=3)
     with pytest.raises(UserError, match=r"step 2 was skipped .* samples 16 to 23, the 3th in a row") as raised:
-        small_run(store, tmp_path / "run", guard=guard)
+        small_run(store, tmp_path / "run", supervision=Supervision(guard=guard))
     assert "\n" not in str(raised.value)
 
 
@@ -96,7 +97,7 @@ def test_a_guard_is_switched_on_and_off_on_the_way(store, tmp_path):
     run = tmp_path / "run"
     small_run(store, run, total_steps=2)
     guard = StepGuard(loss_factor=50.0, window=1)
-    small_run(store, run, total_steps=4, guard=guard, allow_config_change=True)
+    small_run(store, run, total_steps=4, supervision=Supervision(guard=guard), allow_config_change=True)
     summary = small_run(store, run, total_steps=6, allow_config_change=True)
     assert summary["step"] == 6
 

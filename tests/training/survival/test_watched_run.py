@@ -17,6 +17,7 @@ from apertus_jax.training.program import Program
 from apertus_jax.training.records.telemetry import read_evaluations, read_metrics
 from apertus_jax.training.survival.layer_figures import layer_figures
 from apertus_jax.training.survival.run_watch import RunWatch
+from apertus_jax.training.survival.supervision import Supervision
 from tests.training.small_run import small_run
 from tests.training.test_resume import assert_same_end
 
@@ -26,7 +27,7 @@ def watched_run(store, tmp_path_factory):
     """A finished run with every kind of look, and a profile that a signal asked for."""
     folder = tmp_path_factory.mktemp("watched") / "run"
     watch = RunWatch(replay_every=3, layers_every=4, profile_step=2, profile_steps=1)
-    assert small_run(store, folder, training={"keep_last": 9}, watch=watch)["finished"]
+    assert small_run(store, folder, training={"keep_last": 9}, supervision=Supervision(watch=watch))["finished"]
     return folder
 
 
@@ -84,7 +85,7 @@ def test_a_signal_asks_for_a_profile(store, tmp_path, monkeypatch):
 
     asked = []
     monkeypatch.setattr(Program, "step", step)
-    small_run(store, tmp_path / "run", total_steps=4, watch=RunWatch(profile_steps=1))
+    small_run(store, tmp_path / "run", total_steps=4, supervision=Supervision(watch=RunWatch(profile_steps=1)))
     assert len(list((tmp_path / "run" / "profiles").rglob("*.xplane.pb"))) == 1
 
 
@@ -108,5 +109,5 @@ def test_a_flipped_bit_is_caught_and_told(store, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Program, "step", flipping)
     with pytest.raises(TemporaryFailure, match="step 4, computed twice .* in params/lm_head/kernel, on") as raised:
-        small_run(store, tmp_path / "run", total_steps=6, watch=RunWatch(replay_every=4))
+        small_run(store, tmp_path / "run", total_steps=6, supervision=Supervision(watch=RunWatch(replay_every=4)))
     assert "\n" not in str(raised.value) and "the devices cpu:0, cpu:1" in str(raised.value)
