@@ -25,6 +25,7 @@ from typing import Any
 PROCESSES, DEVICES = 4, 2
 ALLOWED_SHARDS = 2
 MEGABYTE = 1e6
+WIDE = "wide"
 
 
 def resident(field: str) -> int:
