@@ -1,6 +1,7 @@
 """Peak memory of writing, exporting and importing a model as wide as the 8B, two layers deep, spread over processes.
 
-    python experiments/benchmarks/model_memory.py [FOLDER]        about 15 minutes of one core, 12 GB of FOLDER's disk
+    python experiments/benchmarks/model_memory.py [FOLDER]        about 10 minutes of one core, 12 GB of FOLDER's disk
+    MODEL_MEMORY_SIZE=half python …                               half as wide: a quarter of both
 
 Four processes with two fake devices each hold 1.51 GB of 6.04 GB. Each phase shows, for the process that needs most,
 how far its resident memory rises above what it holds before the phase (runtime and own shards; loaded shards are
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 PROCESSES, DEVICES = 4, 2
+WIDE = os.environ.get("MODEL_MEMORY_SIZE", "wide")
 ALLOWED_SHARDS = 2
 MEGABYTE = 1e6
-WIDE = "wide"
 
 
 def resident(field: str) -> int:
@@ -48,12 +49,11 @@ def rise(phase: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def config_of(size: str) -> Any:
-    """Returns the architecture: `wide` as the 8B, or `tiny`."""
+    """Returns the architecture: `wide` as the 8B, `half` as wide, or `tiny`."""
     from apertus_jax.model import ModelConfig
 
-    if size == "tiny":
-        return ModelConfig(512, 64, 128, 2, 8, 2)
-    return ModelConfig(131072, 4096, 21504, 2, 32, 8)
+    shapes = {"tiny": (512, 64, 128, 2, 8, 2), "half": (65536, 2048, 10752, 2, 16, 4)}
+    return ModelConfig(*shapes.get(size, (131072, 4096, 21504, 2, 32, 8)))
 
 
 def worker(folder: str, port: str, index: str) -> None:
@@ -155,11 +155,6 @@ def files_of(folder: Path) -> Mapping[str, Any]:
     return {name: record["blake2b"] for name, record in files.items() if "safetensors" in name}
 
 
-def json_lines(output: str) -> list[dict[str, Any]]:
-    """Returns the lines that a process wrote for us; the network library writes others."""
-    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-
-
 def run_all(folder: Path) -> list[dict[str, Any]]:
     """Runs the job and the commands; returns their lines."""
     with socket.socket() as probe:
@@ -168,23 +163,21 @@ def run_all(folder: Path) -> list[dict[str, Any]]:
     flags = f"--xla_force_host_platform_device_count={DEVICES} --xla_cpu_enable_concurrency_optimized_scheduler=false"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     own = [sys.executable, __file__]
-    pipe: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "text": True}
-    job = [subprocess.Popen([*own, "worker", str(folder), str(port), str(index)], **pipe) for index in range(PROCESSES)]
-    outputs = [process.communicate()[0] for process in job]
-    print("\n".join(line for output in outputs for line in output.splitlines() if line.startswith("{")), flush=True)
-    assert all(process.returncode == 0 for process in job)
-    lines = [line for output in outputs for line in json_lines(output)]
-    exported = files_of(folder / "wide" / "export")
-    shutil.rmtree(folder / "wide" / "export")
+    quiet: dict[str, Any] = {"env": environment, "stdout": subprocess.DEVNULL}
+    job = [
+        subprocess.Popen([*own, "worker", str(folder), str(port), str(index)], **quiet) for index in range(PROCESSES)
+    ]
+    assert not any([process.wait() for process in job])
+    exported = files_of(folder / WIDE / "export")
+    shutil.rmtree(folder / WIDE / "export")
     for name, source, made, wanted in (
         ("export", "model", "export_command", exported),
-        ("import", "export_command", "import_command", files_of(folder / "wide" / "model")),
+        ("import", "export_command", "import_command", files_of(folder / WIDE / "model")),
     ):
-        output = subprocess.run([*own, "command", name, str(folder)], check=True, **pipe).stdout
-        lines += json_lines(output)
-        shutil.rmtree(folder / "wide" / source)
-        assert files_of(folder / "wide" / made) == wanted, f"{name} wrote other bytes than the mesh did"
-    return lines
+        subprocess.run([*own, "command", name, str(folder)], check=True, **quiet)
+        shutil.rmtree(folder / WIDE / source)
+        assert files_of(folder / WIDE / made) == wanted, f"{name} wrote other bytes than the mesh did"
+    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
 
 
 def main(place: str | None = None) -> None:
