@@ -15,7 +15,7 @@ from apertus_jax.training.program import Program
 from apertus_jax.training.records.run_record import check_record, config_digest, write_record
 from apertus_jax.training.records.telemetry import read_evaluations, read_metrics
 from tests.training.small_run import small_run
-from tests.training.test_resume import assert_same_end
+from tests.training.test_resume import TIMING, assert_same_end
 
 SECONDS_ASLEEP = 1e6  # by a clock that is put forward: nobody waits
 SEQUENCE_LENGTH = 32  # of small_run; 8 samples a step, 16 from 64 samples on
@@ -93,8 +93,7 @@ def test_run_with_evaluators_has_the_same_bits_and_one_compile(evaluated_run, fi
 
 
 def _untimed(rows):
-    timing = ("tokens_per_second", "model_flops_per_second", "seconds_left")
-    return [{name: value for name, value in row.items() if name not in timing} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMING} for row in rows]
 
 
 def test_evaluators_run_at_multiples_of_their_tokens_and_the_end(evaluated_run):
