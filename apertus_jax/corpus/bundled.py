@@ -10,8 +10,10 @@ Nothing is downloaded and nothing is copied into this repository; documents come
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -41,15 +43,17 @@ TEXT_FIELDS = (
 SHORTEST_TEXT = 16
 
 
-def bundled_documents() -> Iterator[Document]:
-    """Streams every document of the bundled corpus: languages by label, then the books chapter by chapter.
+@functools.cache
+def bundled_documents() -> tuple[Document, ...]:
+    """Returns every document of the bundled corpus: languages by label, then the books chapter by chapter.
+
+    They are kept (11 MB), because reading the packages takes a second and planning, scoring and selecting all ask.
 
     Raises:
       UserError: one of the packages is not installed.
     """
-    yield from language_documents()
-    for package in BOOK_PACKAGES:
-        yield from book_documents(package)
+    books = itertools.chain.from_iterable(book_documents(package) for package in BOOK_PACKAGES)
+    return (*language_documents(), *books)
 
 
 def bundled_versions() -> dict[str, str]:

@@ -99,7 +99,7 @@ def character_table(patterns: dict[str, str], values: dict[str, int]) -> np.ndar
     """
     table = np.zeros(ALL_CODE_POINTS, np.uint8)
     alternatives = "|".join(f"(?P<{name}>{pattern})" for name, pattern in patterns.items())
-    everything = "".join(map(chr, range(ALL_CODE_POINTS)))
+    everything = np.arange(ALL_CODE_POINTS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     for match in regex.finditer(alternatives, everything, flags=regex.V1):
         table[match.start() : match.end()] = values[match.lastgroup]
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
@@ -56,12 +57,17 @@ class TokenCounter:
         import importlib.resources
 
         import mistral_common
-        from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
         path = importlib.resources.files(mistral_common) / "data" / TEKKEN_FILE
-        model = Tekkenizer.from_file(str(path))
+
+        @functools.cache  # loading takes a second, which a corpus that is finished already need not wait for
+        def model() -> Any:
+            from mistral_common.tokens.tokenizers.tekken import Tekkenizer
+
+            return Tekkenizer.from_file(str(path))
+
         return cls(
-            lambda text: len(model.encode(text, bos=False, eos=False)), artifacts.digest_bytes(path.read_bytes())
+            lambda text: len(model().encode(text, bos=False, eos=False)), artifacts.digest_bytes(path.read_bytes())
         )
 
 

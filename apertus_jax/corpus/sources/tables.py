@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from apertus_jax.corpus.bundled import bundled_documents, bundled_versions
-from apertus_jax.corpus.documents import Document
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.sources.parts import Part
 from apertus_jax.corpus.sources.quarantine import QuarantinedRow, QuarantineReason, Unusable
@@ -114,11 +112,6 @@ def _text_document(source: Source, file: str, today: str, content: bytes) -> Raw
     return make_document(source, file, 1, today, {source.text_field: text, source.id_field: file})
 
 
-def numbered_bundled_documents() -> Iterator[tuple[int, Document]]:
-    """Yields (number from 0, document) of the bundled corpus."""
-    yield from enumerate(bundled_documents())
-
-
 def bundled_digest(start: int, stop: int) -> str:
     """Returns the digest of documents `start` to `stop` of the bundled corpus: of the packages' versions."""
     return artifacts.digest_json({"packages": bundled_versions(), "start": start, "stop": stop})
@@ -126,7 +119,7 @@ def bundled_digest(start: int, stop: int) -> str:
 
 def read_bundled(source: Source, part: Part, today: str) -> Rows:
     """Yields documents `part.start` to `part.stop` of the bundled corpus; they keep their own identities."""
-    for number, document in itertools.islice(numbered_bundled_documents(), part.start, part.stop):
+    for number, document in enumerate(bundled_documents()[part.start : part.stop], part.start):
         yield RawDocument(
             document_id=document.document_id,
             text=document.text,

@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
+from apertus_jax.corpus.bundled import bundled_documents
 from apertus_jax.corpus.sources import tables
 from apertus_jax.corpus.sources.parquet import Table
 from apertus_jax.corpus.sources.parts import Part, Unit
@@ -35,7 +36,7 @@ def unit_size(sources: Sequence[Source]) -> int:
     total = 0
     for source in sources:
         if source.format == BUNDLED:
-            total += sum(len(document.text.encode()) for _, document in tables.numbered_bundled_documents())
+            total += sum(len(document.text.encode()) for document in bundled_documents())
         else:
             total += sum(locate(source, file).stat().length for file in source_files(source))
     return min(max(total // UNITS_OF_CORPUS, SMALLEST_UNIT), LARGEST_UNIT)
@@ -111,7 +112,7 @@ def _plan_bundled(target_bytes: int) -> Iterator[Part]:
     """Cuts the bundled corpus after every `target_bytes` of text."""
     start = size = 0
     number = -1
-    for number, document in tables.numbered_bundled_documents():
+    for number, document in enumerate(bundled_documents()):
         size += len(document.text.encode())
         if size >= target_bytes:
             yield _bundled_part(start, number + 1, size)
