@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from etils import epath
 
+from apertus_jax.checkpoints.huggingface_config import CONFIG_FILE
+from apertus_jax.checkpoints.huggingface_repository import open_repository
 from apertus_jax.model.model_folder import write_model
-from apertus_jax.release.huggingface import open_repository
-from apertus_jax.release.huggingface_config import CONFIG_FILE
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.tensors.boxes import TRANSPOSED_PIECE_BYTES
 from apertus_jax.storage.tokenizer_files import TOKENIZER_FILE

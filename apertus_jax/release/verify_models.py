@@ -6,11 +6,11 @@ from typing import Any
 
 from etils import epath
 
+from apertus_jax.checkpoints.huggingface_config import GENERATION_CONFIG_FILE
+from apertus_jax.checkpoints.huggingface_repository import load_huggingface
 from apertus_jax.errors import UserError
 from apertus_jax.model.model_folder import load_model, tokenizer_folder
 from apertus_jax.model.parameters import count_parameters
-from apertus_jax.release.huggingface import load_huggingface
-from apertus_jax.release.huggingface_config import GENERATION_CONFIG_FILE
 from apertus_jax.release.output_filter.filter_file import FILTER_FILE, MAGIC, read_filter
 from apertus_jax.storage.json_reader import parse_json, read_json_object
 from apertus_jax.storage.tokenizer_files import TOKENIZER_FILE, check_tokenizer

@@ -8,10 +8,10 @@ import pytest
 import transformers
 from transformers.models.apertus.modeling_apertus import ApertusRotaryEmbedding
 
+from apertus_jax.checkpoints.huggingface_config import from_huggingface, read_huggingface_config, to_huggingface
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, RopeScaling, abstract_parameters, count_parameters
 from apertus_jax.model.rope import inverse_frequencies
-from apertus_jax.release.huggingface_config import from_huggingface, read_huggingface_config, to_huggingface
 
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
 LLAMA3 = {
