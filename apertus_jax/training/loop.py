@@ -116,8 +116,8 @@ def train(
                     recorder.data_seconds = steps.data_seconds
                     recorder.write_row(step)
                     steps.row_written()
-                if steps.figures is not None:
-                    recorder.write_evaluation(steps.figures)
+                for figures in steps.figures:
+                    recorder.write_evaluation(figures)
                 if agreement is None:
                     stopped_by = requests.stop_reason()
                 else:  # all processes of a job have to stop after the same step; folders may be slow, and are shared

@@ -20,6 +20,8 @@ from apertus_jax.checkpoints.opened_model import keep_tokenizer
 from apertus_jax.data import Mixture, TokenStore, stream_of_store
 from apertus_jax.data.loader.batch_loader import BatchLoader, ReadAhead
 from apertus_jax.data.loader.device_batches import DeviceBatches
+from apertus_jax.data.provenance.label_origins import LabelOrigins
+from apertus_jax.data.provenance.recorded_stream import stage_starts
 from apertus_jax.data.sample_order.batch_history import BatchSegment
 from apertus_jax.data.sample_order.continued_order import (
     ContinuedOrder,
@@ -141,7 +143,10 @@ def pretrain(
             "config": run_record.config_digest(began.config),
             "model": config_to_json(model),
         }
-        run = TrainingRun(folder, program, began.schedule, training, described, began.config, supervision)
+        origins, stages = LabelOrigins(began.order.stream), stage_starts(began.order.record)
+        run = TrainingRun(
+            folder, program, began.schedule, training, described, origins, stages, began.config, supervision
+        )
         result = train(
             run,
             LoopState(state, first_step, stopped_by=None, pending=metadata.get("pending", [])),

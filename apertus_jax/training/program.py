@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -46,6 +46,7 @@ class Program:
     guard: StepGuard = StepGuard()  # noqa: RUF009 (frozen)
     compile_seconds: float = 0.0
     _executables: dict[int, Any] = dataclasses.field(default_factory=dict)
+    _looks: dict[Callable[..., Any], Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         boxed = abstract_parameters(self.config)
@@ -56,6 +57,11 @@ class Program:
 
     def _initialize(self, key: jax.Array) -> TrainState:
         return initialize_state(self.config, self.optimizer, key, self.guard.is_on)
+
+    @property
+    def batch_shards(self) -> int:
+        """How many ways the mesh splits the rows of a batch."""
+        return math.prod(self.mesh.shape[axis] for axis in sharding.BATCH_AXES)
 
     @property
     def batch_sharding(self) -> NamedSharding:
@@ -105,8 +111,9 @@ class Program:
             return self._executables[batch_size]
         self.check_batch_size(batch_size)
         started = time.monotonic()
-        batch_shards = math.prod(self.mesh.shape[axis] for axis in sharding.BATCH_AXES)
-        step = make_train_step(self.config, self.optimizer, self.objective, self.accumulation, batch_shards, self.guard)
+        step = make_train_step(
+            self.config, self.optimizer, self.objective, self.accumulation, self.batch_shards, self.guard
+        )
         with sharding.use_mesh(self.mesh, self.rules):
             jitted = jax.jit(
                 step,
@@ -125,6 +132,23 @@ class Program:
         """Runs one step. `state` is donated: use the returned one."""
         executable = self.compile(batch["tokens"].shape[0])
         return executable(state, {name: batch[name] for name in DEVICE_FIELDS})
+
+    def look(self, function: Callable[..., Any], state: TrainState, batch: Mapping[str, Any], *more: Any) -> Any:
+        """Runs a function beside the step, which stays the program it is.
+
+        Args:
+          function: of parameters, batch, samples consumed and `more`; compiled at its first use for these shapes.
+          state: before the step; it is not donated.
+          batch: of the step.
+          more: further arrays.
+
+        Returns:
+          Its result, whole on every device.
+        """
+        jitted = self._looks.setdefault(function, jax.jit(function, out_shardings=sharding.replicated(self.mesh)))
+        with sharding.use_mesh(self.mesh, self.rules):
+            fields = {name: batch[name] for name in DEVICE_FIELDS}
+            return jitted(state.params, fields, state.samples_consumed, *more)
 
 
 def abstract_batch(objective: Objective, sequence_length: int, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

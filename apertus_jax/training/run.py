@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from apertus_jax.data.provenance.label_origins import LabelOrigins
 from apertus_jax.data.sample_order.batch_history import BatchHistory, BatchSegment
 from apertus_jax.data.sample_order.batch_schedule import BatchSchedule
 from apertus_jax.optimization import Schedule, of_run
@@ -102,6 +103,8 @@ class TrainingRun:
       schedule: its length, batches and learning rate.
       training: settings of the loop.
       metadata: JSON values that every checkpoint carries: digests of the data and of the configuration, architecture.
+      origins: from which sources and in which languages the labels of its samples are.
+      stages: sample numbers at which the stages of its mixture begin, the first at 0.
       bindings: the configuration in effect, as gin spells it; empty for a run that was started from Python.
       supervision: how long steps and saves may take, and which steps are looked at more closely.
     """
@@ -111,6 +114,8 @@ class TrainingRun:
     schedule: ResolvedSchedule
     training: TrainingConfig
     metadata: Mapping[str, Any]
+    origins: LabelOrigins
+    stages: Sequence[int] = (0,)
     bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     supervision: Supervision = Supervision()  # noqa: RUF009 (frozen)
 

@@ -131,6 +131,27 @@ def accumulate_gradients(
     return total
 
 
+def make_gradients(
+    config: ModelConfig, objective: Objective, accumulation: int = 1, batch_shards: int = 1
+) -> Callable[[Any, Batch, jax.Array], tuple[jax.Array, Any, jax.Array]]:
+    """Returns the pure function `(params, batch, samples_consumed) -> (loss, gradients, weights)` of a step.
+
+    loss float32[]; gradients float32, a tree as `params`; weights float32[B, T], 0 where a token is masked.
+    """
+
+    def loss_function(params: Any, batch: Batch, weights: jax.Array) -> jax.Array:
+        return batch_loss(params, config, batch, weights, objective.num_tiles, batch_shards)
+
+    def gradients_of_step(params: Any, batch: Batch, samples_consumed: jax.Array) -> tuple[jax.Array, Any, jax.Array]:
+        # A value that the step has anyway: masks that do not read it leave the program as it is.
+        weights = combine_masks(objective.loss_masks, {**batch, "samples_consumed": samples_consumed})
+        scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
+        loss, gradients = accumulate_gradients(loss_function, params, batch, scaled, accumulation)
+        return loss, gradients, weights
+
+    return gradients_of_step
+
+
 def make_train_step(
     config: ModelConfig,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -149,15 +170,10 @@ def make_train_step(
     consumed). With a `guard` that is on, `skipped` is 1.0 for spikes too, and there are `spiked`, `running_loss` and
     `running_norm`; the state must have been initialised with it.
     """
-
-    def loss_function(params: Any, batch: Batch, weights: jax.Array) -> jax.Array:
-        return batch_loss(params, config, batch, weights, objective.num_tiles, batch_shards)
+    gradients_of_step = make_gradients(config, objective, accumulation, batch_shards)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        # A value that the step has anyway: masks that do not read it leave the program as it is.
-        weights = combine_masks(objective.loss_masks, {**batch, "samples_consumed": state.samples_consumed})
-        scaled = normalize_weights(weights, objective.loss_norm, objective.microbatch_size)
-        loss, gradients = accumulate_gradients(loss_function, state.params, batch, scaled, accumulation)
+        loss, gradients, weights = gradients_of_step(state.params, batch, state.samples_consumed)
         gradient_norm = global_norm(gradients)
         updates, opt_state = optimizer.update(
             gradients, state.opt_state, state.params, samples_consumed=state.samples_consumed

@@ -103,6 +103,30 @@ def phases_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return phases
 
 
+def stage_starts(record: Mapping[str, Any]) -> list[int]:
+    """Returns the sample numbers at which the stages of a run's mixture begin, ascending, the first 0.
+
+    Another mixture that the run went on with begins a stage; other batches alone do not.
+
+    Args:
+      record: content of mixture.json.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    phases, starts, last = phases_of(record), {0}, None
+    ends = [*(phase[FROM_SAMPLE] for phase in phases[1:]), None]
+    for phase, end in zip(phases, ends, strict=True):
+        require_fields(phase, {"blend": dict}, WHERE)
+        stages = phase["blend"].get("stages", [])
+        if stages != last:
+            starts.add(phase[FROM_SAMPLE])
+        last = stages
+        begins = [stage["start"] for stage in stages]
+        starts.update(begin for begin in begins if phase[FROM_SAMPLE] <= begin and (end is None or begin < end))
+    return sorted(starts)
+
+
 def batch_history(phases: Sequence[Mapping[str, Any]]) -> BatchHistory:
     """Returns the batches of a run whose orders are described so.
 

@@ -59,7 +59,7 @@ def finish_run(
     summary = json_value(summary)
     write_model(run, result.state.params, result.step, store, identity, config)
     if is_first():
-        write_run_report(folder.path, run.name, program, summary, exposure, config, changes, history)
+        write_run_report(folder.path, run.name, program, summary, exposure, config, changes, history, stages=run.stages)
         run_record.write_json(folder.finished, summary)
         _log.info(
             "finished: %d tokens %s; open %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import logging
 import time
@@ -155,6 +156,8 @@ class Recorder:
                 row["device_memory_peak"] = peak
             if self._peak is not None:  # on hardware that `devices` knows
                 row["mfu"] = row["model_flops_per_second"] / self._peak
+        if len(stages := self.run.stages) > 1:
+            row["stage"] = bisect.bisect_right(stages, row["samples"] - 1) - 1  # of its last sample
         if spikes := [entry for entry in self.pending if entry.get("spiked")]:
             row["spikes"] = [self._spike(entry) for entry in spikes]
         self.pending = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from apertus_jax.training.program import Program
 from apertus_jax.training.records.goodput import Goodput, read_goodput
 from apertus_jax.training.records.run_history import Change, steps_of_changes
 from apertus_jax.training.records.telemetry import read_evaluations, read_metrics
+from apertus_jax.training.survival import language_figures
 
 TOKENS = Axis("trained tokens", COUNT, low=0.0)
 LANGUAGES_DRAWN = 30
@@ -39,8 +41,12 @@ def write_run_report(
     config: Mapping[str, str],
     changes: Sequence[Change] = (),
     history: BatchHistory | None = None,
+    stages: Sequence[int] = (0,),
 ) -> None:
-    """Writes `report.html` of a run folder from its metrics and records; curves are marked where something changed."""
+    """Writes `report.html` of a run folder from its metrics and records; curves are marked where something changed.
+
+    `stages` are the sample numbers at which the stages of the mixture begin.
+    """
     rows = read_metrics(folder)
     marks = [] if history is None else [history.tokens_before(step) for step in steps_of_changes(changes)]
     report = HtmlReport(f"Run {name}", f"apertus_jax {__version__}")
@@ -63,8 +69,11 @@ def write_run_report(
         report.heading("Training")
         for chart in training_charts(rows, marks):
             report.figure(chart)
-    add_evaluations(report, read_evaluations(folder), marks)
-    add_languages(report, exposure)
+    add_stages(report, rows, stages)
+    evaluations = read_evaluations(folder)
+    add_evaluations(report, evaluations, marks)
+    looked = [row["metrics"] for row in evaluations if row["evaluator"] == language_figures.NAME]
+    add_languages(report, exposure, looked)
     report.heading("Facts")
     report.facts(facts(program, summary, rows, read_goodput(folder)))
     if spikes := [spike for row in rows for spike in row.get("spikes", [])]:
@@ -152,8 +161,42 @@ def add_evaluations(report: HtmlReport, rows: Sequence[Mapping[str, Any]], marks
         )
 
 
-def add_languages(report: HtmlReport, exposure: LanguageExposure) -> None:
-    """Adds the languages that the run was trained on, the largest drawn."""
+def add_stages(report: HtmlReport, rows: Sequence[Mapping[str, Any]], stages: Sequence[int]) -> None:
+    """Adds tokens and loss of each stage of the mixture, where there is more than one."""
+    if len(stages) > 1 and rows:
+        report.heading("Stages of the mixture")
+        report.table(("stage", "from sample", "tokens", "mean loss", "last loss"), figures_of_stages(rows, stages))
+
+
+def figures_of_stages(
+    rows: Sequence[Mapping[str, Any]], stages: Sequence[int]
+) -> list[tuple[int, int, int, float, float]]:
+    """Returns number, first sample, tokens, mean loss by token and last logged loss of each stage that was reached.
+
+    A row that a stage ends in counts for both by its samples.
+
+    Args:
+      rows: logged rows, see `read_metrics`.
+      stages: sample numbers at which stages begin, ascending.
+    """
+    ends = [*stages[1:], math.inf]
+    tokens, sums, last = [0] * len(stages), [0.0] * len(stages), [math.nan] * len(stages)
+    samples_before = tokens_before = 0
+    for row in rows:
+        samples, length = row["samples"] - samples_before, row["tokens"] - tokens_before
+        for number, (first, end) in enumerate(zip(stages, ends, strict=True)):
+            own = min(row["samples"], end) - max(samples_before, first)
+            if own > 0:
+                tokens[number] += (share := round(length * own / samples))
+                sums[number] += share * row["loss"]
+                last[number] = row["loss"]
+        samples_before, tokens_before = row["samples"], row["tokens"]
+    reached = [number for number, count in enumerate(tokens) if count]
+    return [(number, stages[number], tokens[number], sums[number] / tokens[number], last[number]) for number in reached]
+
+
+def add_languages(report: HtmlReport, exposure: LanguageExposure, looked: Sequence[Mapping[str, float]] = ()) -> None:
+    """Adds the languages that the run was trained on, the largest drawn; `looked` are its language figures."""
     report.heading("Languages")
     counted = "every sample" if exposure.exact else f"{exposure.samples_counted:,} evenly spaced samples, scaled up"
     report.note(f"{exposure.num_languages} languages, counted over {counted}.")
@@ -164,8 +207,12 @@ def add_languages(report: HtmlReport, exposure: LanguageExposure) -> None:
         title = "Largest languages" if len(exposure.tokens) > len(names) else "Languages of the trained tokens"
         for chart in bar_charts(title, names, shares, Axis("share of trained tokens", SHARE)):
             report.figure(chart)
-    report.table(
-        ("language", "tokens", "share"),
-        [(name, count, f"{100 * count / total:.4f} %") for name, count in exposure.tokens.items()],
-        summary="every language",
-    )
+    titles: tuple[str, ...] = ("language", "tokens", "share")
+    lines: list[tuple[Any, ...]] = [
+        (name, count, f"{100 * count / total:.4f} %") for name, count in exposure.tokens.items()
+    ]
+    if looked:
+        titles = (*titles, "loss when last looked at")
+        losses = {name: value for figures in looked for name, value in figures.items()}
+        lines = [(*line, losses.get(f"loss/{line[0]}", "–")) for line in lines]
+    report.table(titles, lines, summary="every language")

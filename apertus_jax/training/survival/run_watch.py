@@ -17,7 +17,9 @@ class RunWatch:
       replay_every: each of so many steps is computed twice and compared bit by bit, see `checked_step`; 0 for never. On
         GPUs the program has to be deterministic (`--xla_gpu_deterministic_ops=true`).
       layers_every: at each of so many steps the figures of `layer_figures` go to metrics.jsonl and the trackers; 0 for
-        never. The devices then hold the parameters twice during that step.
+        never. The gradients of that step are computed twice, and the devices hold the parameters twice.
+      languages_every: at each of so many steps the figures of `language_figures` go there too; 0 for never. The forward
+        pass of that step is computed twice.
       profile_step: the profiler records from after this step on; None for no. SIGUSR1 and the file `profile` in the run
         folder record from the next step on, at any time.
       profile_steps: how many steps it records.
@@ -25,11 +27,12 @@ class RunWatch:
 
     replay_every: int = free_to_change(0)
     layers_every: int = free_to_change(0)
+    languages_every: int = free_to_change(0)
     profile_step: int | None = free_to_change(None)
     profile_steps: int = free_to_change(3)
 
     def __post_init__(self) -> None:
-        for name in ("replay_every", "layers_every"):
+        for name in ("replay_every", "layers_every", "languages_every"):
             require_count(f"RunWatch.{name}", getattr(self, name))
         require_count("RunWatch.profile_step", self.profile_step, optional=True)
         require_count("RunWatch.profile_steps", self.profile_steps, at_least=1)

@@ -26,7 +26,7 @@ from tests.training.test_resume import assert_same_end
 def watched_run(store, tmp_path_factory):
     """A finished run with every kind of look, and a profile that a signal asked for."""
     folder = tmp_path_factory.mktemp("watched") / "run"
-    watch = RunWatch(replay_every=3, layers_every=4, profile_step=2, profile_steps=1)
+    watch = RunWatch(replay_every=3, layers_every=4, languages_every=6, profile_step=2, profile_steps=1)
     assert small_run(store, folder, training={"keep_last": 9}, supervision=Supervision(watch=watch))["finished"]
     return folder
 
@@ -44,7 +44,7 @@ def test_looking_at_steps_changes_no_bit(watched_run, finished_run, tmp_path):
 
 
 def test_layer_figures_stand_in_the_log_and_on_the_page(watched_run):
-    found = read_evaluations(watched_run)
+    found = [row for row in read_evaluations(watched_run) if row["evaluator"] == "layer_figures"]
     assert [(row["evaluator"], row["step"]) for row in found] == [("layer_figures", step) for step in (4, 8, 12)]
     config, params = load_model(watched_run)
     alpha = params["layers"]["feedforward"]["xielu"]["alpha_n"]
