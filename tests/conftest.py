@@ -33,8 +33,6 @@ QUICK_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 QUICKLY_COMPILED = {
     "evaluation",
     "sweeps",
-    "test_documented_commands.py",
-    "test_documented_help.py",
     "test_goldfish_ablation.py",
 }
 CHOSEN_BY_HAND = QUICK_COMPILATION in os.environ

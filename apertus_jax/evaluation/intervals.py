@@ -6,8 +6,9 @@ One value has no spread: where a group has one value only, the ends of a resampl
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from apertus_jax.errors import UserError
 RESAMPLES = 1000
 MIN_DOCUMENTS = 8
 BLOCK_TOKENS = 32
+MAX_ROWS_KEPT = 1 << 20  # 8 MB of row numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,7 @@ def resampled(
     seed: int,
     level: float = 0.95,
     resamples: int = RESAMPLES,
+    last_axis: bool = False,
 ) -> Estimate:
     """Returns statistic(*groups) with its bootstrap percentile interval; each group's rows are drawn by themselves.
 
@@ -74,6 +77,8 @@ def resampled(
       seed: of the resampling.
       level: coverage of the interval.
       resamples: number of draws.
+      last_axis: the groups are [N_i] and the statistic works along the last axis, so that it can take the draws of a
+        small group together, [resamples, N_i] each; its results are the same, sooner.
 
     Raises:
       UserError: a group is empty.
@@ -83,17 +88,37 @@ def resampled(
         raise UserError("an interval needs at least one value in each group, and one group has none")
     if any(len(array) == 1 for array in arrays):
         return Estimate(float(statistic(*arrays)), math.nan, math.nan)
-    generator = np.random.default_rng(seed)
-    values = [
-        statistic(*(array[generator.integers(0, len(array), len(array))] for array in arrays)) for _ in range(resamples)
-    ]
+    sizes = tuple(len(array) for array in arrays)
+    if last_axis and sum(sizes) * resamples <= MAX_ROWS_KEPT:
+        drawn = _rows_kept(sizes, seed, resamples)
+        values = statistic(*(array[rows] for array, rows in zip(arrays, drawn, strict=True)))
+    else:
+        draws = _draws(sizes, seed, resamples)
+        values = [statistic(*(array[rows] for array, rows in zip(arrays, draw, strict=True))) for draw in draws]
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(statistic(*arrays)), float(lower), float(upper))
 
 
+def _draws(sizes: Sequence[int], seed: int, resamples: int) -> Iterator[list[np.ndarray]]:
+    """Yields the rows of each draw with replacement: int64[N_i] for each group."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield [generator.integers(0, size, size) for size in sizes]
+
+
+@functools.lru_cache(maxsize=16)
+def _rows_kept(sizes: tuple[int, ...], seed: int, resamples: int) -> list[np.ndarray]:
+    """Returns the rows of all draws, int64[resamples, N_i] for each group; an audit asks for the same many times."""
+    return [np.stack(rows) for rows in zip(*_draws(sizes, seed, resamples), strict=True)]
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    return values.mean(axis=-1)
+
+
 def mean_interval(values: np.ndarray, seed: int, level: float = 0.95, resamples: int = RESAMPLES) -> Estimate:
     """Returns the mean of float[N], for example of a metric over probes, with its bootstrap interval."""
-    return resampled(np.mean, [values], seed, level, resamples)
+    return resampled(_mean, [values], seed, level, resamples, last_axis=True)
 
 
 def difference_interval(
@@ -103,7 +128,9 @@ def difference_interval(
 
     Source: docs/reference/evaluation_and_release.md §3.3.
     """
-    return resampled(lambda ours, theirs: ours.mean() - theirs.mean(), [treated, control], seed, level, resamples)
+    return resampled(
+        lambda ours, theirs: _mean(ours) - _mean(theirs), [treated, control], seed, level, resamples, last_axis=True
+    )
 
 
 def paired_difference_interval(
@@ -114,7 +141,7 @@ def paired_difference_interval(
     Raises:
       UserError: the lengths differ.
     """
-    return resampled(np.mean, [_paired(first, second) @ [1, -1]], seed, level, resamples)
+    return resampled(_mean, [_paired(first, second) @ [1, -1]], seed, level, resamples, last_axis=True)
 
 
 def relative_equivalence(
