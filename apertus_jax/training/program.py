@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -173,14 +173,17 @@ def make_program(
     sequence_length: int,
     compiler: Compile = jax.stages.Lowered.compile,
     guard: StepGuard = StepGuard(),  # noqa: B008 (frozen)
+    devices: Sequence[jax.Device] | None = None,
 ) -> Program:
-    """Builds the program of a run on all devices; `compiler` makes executables, see `CompiledSteps`.
+    """Builds the program of a run on all devices, or on `devices`: to compile for them a description is enough.
+
+    `compiler` makes executables, see `CompiledSteps`.
 
     Raises:
       UserError: the mesh or a parameter does not divide, the attention implementation cannot run here, or a mask or a
         part of the model from outside of the package is not what it must be.
     """
-    mesh = sharding.make_mesh(mesh_config)
+    mesh = sharding.make_mesh(mesh_config, devices)
     platform = mesh.devices.flat[0].platform
     check_attention(config.attention_implementation, sequence_length, config.head_dim, platform)
     check_added_attention(config.attention_implementation, sequence_length, config.head_dim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,11 +33,18 @@ from apertus_jax.training.planning.plan import (
     plan_mesh,
     plan_work,
 )
+from apertus_jax.training.planning.topology import topology_named
+from apertus_jax.training.planning.topology_plan import (
+    compiler_option_pairs,
+    plan_topology,
+    topology_mesh,
+    topology_sections,
+)
 from apertus_jax.training.program import make_program
 from apertus_jax.training.records.run_length import chain_of_run
 from apertus_jax.training.run import RunSchedule
 from apertus_jax.training.train_step import Objective
-from apertus_jax.validation import require_flag, require_number, require_text, require_whole_number
+from apertus_jax.validation import require_flag, require_list, require_number, require_text, require_whole_number
 
 KIND = "plan"
 COMPARED_FROM = 0.05  # of a device's memory: less is nothing beside it
@@ -60,8 +67,10 @@ def plan(
     mesh: sharding.MeshConfig = sharding.MeshConfig(),  # noqa: B008 (frozen)
     devices: int = 0,
     device: str = "h100",
+    topology: str = "",
     utilization: float = 0.35,
-    compile: bool = False,
+    compile: bool | None = None,
+    compiler_options: Sequence[str] = (),
     output: str = "",
     json: bool = False,
 ) -> dict[str, Any]:
@@ -74,8 +83,12 @@ def plan(
       devices: how many; 0 for as many as there are here.
       device: one of the accelerators that are known, for example `h100`, `gh200`, `tpu_v5p`; `cpu` is this machine, its
         memory and 50 GFLOP/s for each core, shared among `devices`.
+      topology: TPUs in place of `devices` and `device`, as CHIP:AxBxC or CHIP:AxBxC:SLICES, for example `v5p:8x8x8`.
+        The mesh is laid over their torus and the step compiled for them, which takes libtpu, minutes, and no TPU.
       utilization: MFU, the share of the peak that the model's arithmetic reaches; 0.33 and 0.36 in the released runs.
-      compile: also compile the step for the devices here, as many as `devices`, and say what XLA allots.
+      compile: also compile the step for the devices here, as many as `devices`, and say what XLA allots; for a
+        topology False leaves it at arithmetic, which needs no libtpu.
+      compiler_options: flags of libtpu and XLA for the step of a topology, as NAME=VALUE.
       output: folder for plan.json and report.html; "" for none.
       json: print what plan.json holds in place of the table.
 
@@ -87,10 +100,22 @@ def plan(
         raise UserError(f"plan.device = {device!r} is not known; choose one of {', '.join(known_devices())}")
     require_whole_number("plan.devices", devices, at_least=0, at_most=LARGEST_MACHINE)
     require_number("plan.utilization", utilization, above=0, at_most=1)
-    require_flag("plan.compile", compile)
+    require_flag("plan.compile", bool(compile) if compile is None else compile)
+    require_text("plan.topology", topology)
+    require_list("plan.compiler_options", compiler_options)
     require_text("plan.output", output)
-    count = devices or len(jax.devices())
-    kind = device_named(device, count)
+    described = topology_named(topology) if topology else None
+    if described is None:
+        count = devices or len(jax.devices())
+        kind = device_named(device, count)
+    elif devices not in (0, described.num_devices):
+        raise UserError(
+            f"--topology={topology} has {described.num_devices} devices and --devices={devices}; leave one out"
+        )
+    else:
+        count, kind, device = described.num_devices, described.kind.device, described.chip
+        options = compiler_option_pairs(compiler_options)
+        torus = topology_mesh(described, mesh, compile is not False)
     check_attention(model.attention_implementation, training.sequence_length, model.head_dim, kind.platform)
     chain = chain_of_run(optimizer, schedule.from_start(training.sequence_length), training)
     batches, total_steps = schedule.batch_schedule, schedule.total_steps
@@ -99,7 +124,7 @@ def plan(
     memory = [plan_memory(model, chain, objective, training, size, abstract, rules) for size in sizes]
     work = plan_work(model, batches, training.sequence_length, total_steps, count, kind, utilization)
     largest = max(memory, key=lambda each: each.total)
-    figures = {
+    figures: dict[str, Any] = {
         "device": device,
         "devices": count,
         "mesh": dict(abstract.shape),
@@ -113,7 +138,11 @@ def plan(
         "checkpoint_bytes": checkpoint_bytes(model, chain),
         "checkpoints_kept": _checkpoints_kept(training, total_steps),
     }
-    if compile:
+    if described is not None:
+        figures["topology"] = plan_topology(
+            described, model, chain, objective, training, mesh, torus, sizes[-1], compile is not False, options
+        )
+    elif compile:
         if count != len(jax.devices()):
             raise UserError(
                 f"plan.compile needs {count} devices here, and there are {len(jax.devices())}; see docs/scale.md"
@@ -121,6 +150,8 @@ def plan(
         program = make_program(model, chain, objective, mesh, training.accumulation, training.sequence_length)
         figures["compiled"] = dict(compiled_memory(program, sizes[-1])) | {"backend": jax.default_backend()}
     sections = _sections(figures)
+    if described is not None:
+        sections += topology_sections(figures["topology"])
     if json:
         print_json(figures)
     else:

@@ -1,0 +1,131 @@
+"""Planning for a TPU topology: a mesh over its torus, the step compiled for it, and the report of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from apertus_jax import sharding
+from apertus_jax.errors import UserError
+from apertus_jax.model import ModelConfig
+from apertus_jax.reports.units import BYTES, SECONDS, readable
+from apertus_jax.training.config import TrainingConfig
+from apertus_jax.training.planning.ahead_of_time import compile_step
+from apertus_jax.training.planning.topology import (
+    Topology,
+    described_devices,
+    drawn_devices,
+    slices_along,
+    torus_extents,
+)
+from apertus_jax.training.program import make_program
+from apertus_jax.training.train_step import Objective
+
+Section = tuple[str, list[tuple[str, str]]]
+
+
+def plan_topology(
+    topology: Topology,
+    model: ModelConfig,
+    optimizer: optax.GradientTransformationExtraArgs,
+    objective: Objective,
+    training: TrainingConfig,
+    mesh_config: sharding.MeshConfig,
+    mesh: Mesh,
+    batch_size: int,
+    compile: bool,
+    options: Mapping[str, str],
+) -> dict[str, Any]:
+    """Returns what is printed and recorded of a topology; with `compile`, also of the step compiled for it.
+
+    Raises:
+      UserError: the compiler refuses the step or an option.
+    """
+    figures: dict[str, Any] = {
+        "chip": topology.chip,
+        "shape": list(topology.shape),
+        "slices": topology.slices,
+        "axes": {axis: _reach(mesh, axis) for axis, size in mesh.shape.items() if size > 1},
+    }
+    if compile:
+        # Tracing asks for JAX's default devices, which must not be TPUs that libtpu would look for here.
+        if not os.environ.get("JAX_PLATFORMS"):
+            jax.config.update("jax_platforms", "cpu")
+        program = make_program(
+            *(model, optimizer, objective, mesh_config, training.accumulation, training.sequence_length),
+            devices=list(mesh.devices.flat),
+        )
+        step = compile_step(program, batch_size, options)
+        figures |= {"compiler_options": dict(options), "batch_size": batch_size, "step": dataclasses.asdict(step)}
+    return figures
+
+
+def topology_mesh(topology: Topology, mesh_config: sharding.MeshConfig, described: bool) -> Mesh:
+    """Returns the mesh of a run over a topology, of devices that libtpu describes or that are drawn without it.
+
+    Raises:
+      UserError: the mesh does not fit the topology, or libtpu is missing or knows no such topology.
+    """
+    devices: Any = described_devices(topology) if described else drawn_devices(topology)
+    return sharding.make_mesh(mesh_config, devices)
+
+
+def compiler_option_pairs(options: Sequence[str]) -> dict[str, str]:
+    """Returns NAME=VALUE settings as a mapping.
+
+    Raises:
+      UserError: one of another form.
+    """
+    pairs = [option.partition("=") for option in options]
+    for name, equals, value in pairs:
+        if not name or not equals or not value:
+            raise UserError(f"plan.compiler_options holds {name + equals!r}; each entry is NAME=VALUE")
+    return {name: value for name, _, value in pairs}
+
+
+def topology_sections(figures: Mapping[str, Any]) -> list[Section]:
+    """Returns the figures of a topology in words, by section."""
+    shape = "×".join(map(str, figures["shape"]))
+    slices = f", {figures['slices']} slices" if figures["slices"] > 1 else ""
+    rows = [(f"{axis} reaches over", words) for axis, words in figures["axes"].items()]
+    sections: list[Section] = [(f"Topology {figures['chip']} {shape}{slices}", rows or [("mesh", "one device")])]
+    if "step" in figures:
+        took = readable(figures["step"]["compile_seconds"], SECONDS)
+        heading = f"A step of {figures['batch_size']:,} sequences, compiled for it in {took}"
+        sections.append((heading, _compiled_rows(figures["step"])))
+    return sections
+
+
+def _reach(mesh: Mesh, axis: str) -> str:
+    """Returns in words how far a mesh axis goes: chips along each dimension of the torus, and slices."""
+    along = "×".join(str(extent) for extent in torus_extents(mesh, axis) if extent > 1) or "the cores of a chip"
+    slices = slices_along(mesh, axis)
+    return f"{along}{f', {slices} slices' if slices > 1 else ''}"
+
+
+def _compiled_rows(step: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sent, hidden = sum(step["wire"].values()), sum(step["asynchronous"].values())
+    gathered = step["gathered_asynchronously"]
+    total, again = step["flops"]["products"] + step["flops"]["kernels"], step["flops"]["again"]
+    return [
+        ("state and batch, of a device", _bytes(step["argument_bytes"])),
+        ("temporary", _bytes(step["temporary_bytes"])),
+        ("output, in the place of the state", _bytes(step["output_bytes"])),
+        ("sent by a device", _bytes(sent)),
+        *((f"  {kind}", _bytes(count)) for kind, count in step["wire"].items() if count > sent / 1000),
+        ("of it with work meanwhile", f"{_bytes(hidden)}, {hidden / sent:.0%}" if sent else "nothing is sent"),
+        *([] if gathered is None else [("of the gathered bytes", f"{gathered:.0%}")]),
+        ("FLOPs of a device", readable(total)),
+        ("of them computed again", f"{again / total:.0%}" if total else "0%"),
+        *(("warning", line) for line in step["warnings"]),
+    ]
+
+
+def _bytes(count: float) -> str:
+    return readable(count, BYTES)
