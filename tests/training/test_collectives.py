@@ -159,7 +159,7 @@ def test_tensor_parallelism_sends_one_all_reduce_of_activations():
     assert wire == {"all-reduce over tensor": 2 * (rows // 2) * width * 4 * 3 / 4}
 
 
-def test_flops_of_convolutions_are_those_of_the_products_they_are():
+def test_convolutions_have_the_flops_of_their_products():
     # As XLA:TPU writes BTD,DNH->BTNH: heads are a dimension of the window, padded so that each place meets one tap.
     line = (
         "%x = bf16[4,64,32,1]{3,2,1,0} parameter(0)\n  %k = bf16[32,8,16,1]{3,2,1,0} parameter(1)\n"
