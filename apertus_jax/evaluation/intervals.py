@@ -58,7 +58,7 @@ class Equivalence:
 
 
 def resampled(
-    statistic: Callable[..., float],
+    statistic: Callable[..., float | np.ndarray],
     groups: Sequence[np.ndarray],
     seed: int,
     level: float = 0.95,
@@ -94,7 +94,9 @@ def resampled(
         values = statistic(*(array[rows] for array, rows in zip(arrays, drawn, strict=True)))
     else:
         draws = _draws(sizes, seed, resamples)
-        values = [statistic(*(array[rows] for array, rows in zip(arrays, draw, strict=True))) for draw in draws]
+        values = np.array(
+            [statistic(*(array[rows] for array, rows in zip(arrays, draw, strict=True))) for draw in draws]
+        )
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(statistic(*arrays)), float(lower), float(upper))
 
