@@ -240,9 +240,9 @@ def main(root, todo=None, done=None):
     for listed in json.loads(Path(todo).read_text()):
         os.chdir(root)
         each = Documented(**listed)
-        started = time.process_time()
+        started = time.monotonic()
         outcomes.append(run_as_printed(each, root, names[each.where.partition(" ")[0]]))
-        print(f"{time.process_time() - started:6.1f} s  {each}", file=sys.stderr)
+        print(f"{time.monotonic() - started:6.1f} s  {each}", file=sys.stderr)
     Path(done).write_text(json.dumps(outcomes))
 
 
