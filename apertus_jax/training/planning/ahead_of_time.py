@@ -20,7 +20,7 @@ NAMED_AT_MOST = 3  # collectives, in a warning
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """What the program of one device says of a step.
+    """Figures of a step, from the program of one device.
 
     Attributes:
       argument_bytes: state and batch.

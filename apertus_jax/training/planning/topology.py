@@ -49,7 +49,7 @@ class Topology:
 
 @dataclasses.dataclass(frozen=True)
 class DrawnDevice:
-    """What laying out a mesh asks of a device, and no more."""
+    """A device that is not here: as much of it as laying out a mesh asks."""
 
     id: int
     coords: tuple[int, ...]
