@@ -32,8 +32,12 @@ QUICK_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 # and `make test-slow` compiles all so. Files that share runs are all here or none of them.
 QUICKLY_COMPILED = {
     "evaluation",
+    "model/test_context_parallelism.py",
     "sweeps",
     "test_goldfish_ablation.py",
+    "training/survival/test_step_guard.py",
+    "training/test_plan.py",
+    "training/test_training_with_kernels.py",
 }
 CHOSEN_BY_HAND = QUICK_COMPILATION in os.environ
 IN_MEMORY = Path("/dev/shm")
