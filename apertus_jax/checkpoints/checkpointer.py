@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -24,7 +25,7 @@ from apertus_jax.checkpoints.step_folders import Rejection
 from apertus_jax.errors import TemporaryFailure, UserError
 from apertus_jax.process.agreement import first_says, set_anywhere
 from apertus_jax.process.failures import is_full_disk
-from apertus_jax.process.retries import is_transient
+from apertus_jax.process.retries import ATTEMPTS, is_transient, retried
 from apertus_jax.storage.reader_lease import remove_unless_read
 from apertus_jax.storage.run_folder import list_steps, step_folder
 
@@ -213,7 +214,13 @@ class Checkpointer:
         damaged = {rejection.step for rejection in self.rejected if rejection.step < newest} & committed
         surplus = step_folders.steps_to_remove(committed - damaged, newest, self.keep_last, self.keep_every)
         for step in sorted(damaged.union(surplus)):
-            if not remove_unless_read(step_folder(self.folder, step)):
+            surplus_folder = step_folder(self.folder, step)
+            try:
+                gone = retried(functools.partial(remove_unless_read, surplus_folder), f"removing {surplus_folder}")
+            except OSError as error:  # the newest step is committed all the same
+                _log.warning("%s was not removed (%s); the save after that removes it", surplus_folder, error)
+                continue
+            if not gone:
                 _log.info("step %d is being read; the save after that removes it", step)
 
     @contextlib.contextmanager
@@ -341,6 +348,7 @@ class Checkpointer:
         Raises:
           UserError: no valid checkpoint; the asked step is damaged (names the file); leaves are missing, left over,
             of another shape (names leaf and both shapes) or dtype.
+          TemporaryFailure: storage keeps failing for a moment.
         """
         self.wait()
         if step is None:
@@ -352,16 +360,15 @@ class Checkpointer:
         wanted = leaf_tools.named_leaves(abstract_state)
         leaf_tools.check_compatible(saved["leaves"], leaf_tools.describe(wanted), str(folder), partial)
         stored = {path: leaf_tools.stored_form(leaf) for path, leaf in wanted.items()}
-        restored = leaf_tools.named_leaves(
-            self._orbax.restore(
-                folder / step_folders.STATE_FOLDER,
-                args=ocp.args.PyTreeRestore(
-                    item=leaf_tools.nested(stored),
-                    restore_args=leaf_tools.nested({p: leaf_tools.restore_arguments(x) for p, x in stored.items()}),
-                    partial_restore=partial,
-                ),
-            )
+        arguments = ocp.args.PyTreeRestore(
+            item=leaf_tools.nested(stored),
+            restore_args=leaf_tools.nested({p: leaf_tools.restore_arguments(x) for p, x in stored.items()}),
+            partial_restore=partial,
         )
+        read = functools.partial(self._orbax.restore, folder / step_folders.STATE_FOLDER, args=arguments)
+        # Processes of a job read together, so that none can begin again alone: they start again together.
+        attempts = ATTEMPTS if jax.process_count() == 1 else 1
+        restored = leaf_tools.named_leaves(step_folders.read_again(read, folder, attempts))
         self._settled.add(step)
         values = [leaf_tools.restored_like(leaf, restored[path]) for path, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), values), saved["metadata"], step

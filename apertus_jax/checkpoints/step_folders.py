@@ -10,13 +10,13 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from etils import epath
 
-from apertus_jax.errors import UserError
-from apertus_jax.process.retries import retried
+from apertus_jax.errors import TemporaryFailure, UserError
+from apertus_jax.process.retries import ATTEMPTS, Result, is_transient, retried
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.durable_files import sync, sync_all
 from apertus_jax.storage.json_reader import parse_json, read_json_object
@@ -43,6 +43,21 @@ class Rejection:
 
     def __str__(self) -> str:
         return f"step {self.step}: {self.file} {self.reason}"
+
+
+def read_again(read: Callable[[], Result], path: epath.Path, attempts: int = ATTEMPTS) -> Result:
+    """Returns what `read` reads of a path, tried again where storage fails for a moment: that is no damage.
+
+    Raises:
+      TemporaryFailure: it kept failing so.
+    """
+    try:
+        return retried(read, f"reading {path}", attempts)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        first_line = (str(error).splitlines() or [""])[0][:300]
+        raise TemporaryFailure(f"{path} cannot be read now: {first_line}; start again to go on from there") from error
 
 
 def remove_step(root: epath.PathLike, step: int) -> None:
@@ -121,7 +136,7 @@ def read_manifest(root: epath.PathLike, step: int) -> dict[str, Any] | Rejection
     if not marker.exists():
         return Rejection(step, name, "is missing: the save did not finish")
     try:
-        text = regular_file(marker).read_bytes().decode()
+        text = read_again(regular_file(marker).read_bytes, marker).decode()
         manifest = parse_json(text, name)
         if fault := artifacts.fault_of(manifest):
             return Rejection(step, name, fault)
@@ -130,6 +145,8 @@ def read_manifest(root: epath.PathLike, step: int) -> dict[str, Any] | Rejection
         if METADATA_FILE not in manifest["files"]:
             return Rejection(step, name, "is damaged (it lacks the metadata)")
         of_step = manifest["summary"].get("step")
+    except TemporaryFailure:
+        raise
     except (UserError, ValueError, OSError) as error:
         return Rejection(step, name, f"is damaged ({getattr(error, 'reason', type(error).__name__)})")
     if of_step != step:
@@ -141,8 +158,12 @@ def damages(folder: epath.Path, files: Mapping[str, Any], names: Iterable[str]) 
     """Returns what is wrong with each damaged file among `names`, several files at a time."""
     names = list(names)
     with concurrent.futures.ThreadPoolExecutor(DIGEST_THREADS) as pool:
-        found = list(pool.map(lambda name: artifacts.damage_of(folder / name, files[name]), names))
+        found = list(pool.map(lambda name: _damage_of(folder / name, files[name]), names))
     return {name: damage for name, damage in zip(names, found, strict=True) if damage is not None}
+
+
+def _damage_of(path: epath.Path, record: Mapping[str, Any]) -> str | None:
+    return read_again(lambda: artifacts.damage_of(path, record), path)
 
 
 def read_metadata(root: epath.PathLike, step: int) -> dict[str, Any]:
@@ -155,7 +176,7 @@ def read_metadata(root: epath.PathLike, step: int) -> dict[str, Any]:
     path = step_folder(root, step) / METADATA_FILE
     if isinstance(manifest, Rejection):
         raise UserError(f"the checkpoint in {path.parent} cannot be used: {manifest.file} {manifest.reason}")
-    damage = artifacts.damage_of(path, manifest["files"][METADATA_FILE])
+    damage = _damage_of(path, manifest["files"][METADATA_FILE])
     if damage is not None:
         raise UserError(f"the checkpoint in {path.parent} cannot be used: {METADATA_FILE} {damage}")
-    return read_json_object(path, allow_nan=True)
+    return read_again(lambda: read_json_object(path, allow_nan=True), path)

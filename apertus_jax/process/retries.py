@@ -67,7 +67,7 @@ def retried(
     for attempt in range(1, attempts):
         try:
             return function()
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Orbax raises no narrower one, from that of the storage
             if not is_transient(error):
                 raise
             seconds = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)

@@ -15,7 +15,7 @@ from apertus_jax.data.sample_order.batch_history import BatchHistory
 from apertus_jax.errors import TemporaryFailure
 from apertus_jax.optimization import sample_count_to_int
 from apertus_jax.training.evaluators import EvaluationSchedule
-from apertus_jax.training.multihost import any_process, is_first
+from apertus_jax.training.multihost import any_process, is_first, meet
 from apertus_jax.training.preemption import StopRequests
 from apertus_jax.training.records.recorder import Recorder
 from apertus_jax.training.run import TrainingRun
@@ -97,6 +97,7 @@ def train(
     if step < schedule.total_steps:
         # Compiled before the outputs are opened, so that what does not compile leaves them as they were.
         run.program.compile(schedule.batches.size_at(step))
+        meet("compiled")
     recorder.open(step)
     try:
         with StopRequests(run.folder.path) as requests, WatchedSteps(run, step) as steps:

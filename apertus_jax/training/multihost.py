@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import sys
@@ -13,12 +14,15 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from apertus_jax.errors import UserError
 from apertus_jax.storage.lease import acquire_lease
 from apertus_jax.training.survival.job_limits import JobLimits
 
+_meetings = itertools.count()  # numbered alike by every process
+_LONGEST_MEETING = 3600  # seconds; the job monitor finds those that do not come, and sooner
 _LATER = 60  # JAX gives up after our own line
 FAILED_STATUS = 2
 
@@ -106,6 +110,20 @@ def wait_for_all(name: str) -> None:
     """Returns when every process has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def meet(what: str) -> None:
+    """Returns when every process has come here; `what` names the place.
+
+    The coordination service tells, and no device: collectives of devices give up on those that come late sooner (gloo,
+    on CPUs, after 30 s), and processes that compile are seldom done together.
+
+    Raises:
+      jax.errors.JaxRuntimeError: not all came within an hour.
+    """
+    client = distributed.global_state.client
+    if jax.process_count() > 1 and client is not None:
+        client.wait_at_barrier(f"apertus/{what}/{next(_meetings)}", 1000 * _LONGEST_MEETING)
 
 
 @contextlib.contextmanager

@@ -118,13 +118,18 @@ class JobMonitor:
         """Tells the others of an error here; returns when all have failed alike or were told.
 
         Raises:
-          TemporaryFailure: a collective failed and no process was found lost in time.
+          TemporaryFailure: a collective failed and no process was found lost in time. The others are told of it: one
+            that waits in the same collective would do so for ever.
         """
         line = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         if _is_of_devices(error):
             # Collectives fail a moment after a neighbour dies, sooner than anybody knows who it was.
             _log.warning("a computation failed (%s); looking which process was lost", line)
-            if not self._closed.wait(self._limits.lost_seconds):
+            if not self._closed.wait(self._limits.lost_seconds * (SILENT_SHARE + TELLING_SHARE)):
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    self._say_lost(self._channel.index, f"ended with {line}")
+                    self._wait_until_all_have_read()
+                self._channel.leave()
                 raise TemporaryFailure(f"{line}; every process of the job still answers; start it again") from error
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             self._channel.put(f"failed/{self._channel.index}", line)

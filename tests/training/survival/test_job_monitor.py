@@ -4,9 +4,10 @@ import contextlib
 import threading
 import time
 
+import jax
 import pytest
 
-from apertus_jax.errors import UserError
+from apertus_jax.errors import TemporaryFailure, UserError
 from apertus_jax.training.survival.job_limits import JobLimits
 from apertus_jax.training.survival.job_monitor import JobMonitor, Silence
 from apertus_jax.training.survival.stop_agreement import StopAgreement
@@ -157,3 +158,20 @@ def test_limits_that_no_job_can_keep_are_refused():
         JobLimits(step_seconds=0.0)
     with pytest.raises(UserError, match="JobLimits.on_stuck"):
         JobLimits(on_stuck="wait")
+
+
+def test_all_are_told_of_a_collective_that_failed_with_nobody_lost(job, monkeypatch):
+    """One that waits in the same collective would wait for ever."""
+    monitors, _, lines = job
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(monitors[1]._closed, "wait", lambda seconds: False)
+    error = jax.errors.JaxRuntimeError("UNKNOWN: Gloo context initialization failed")
+    with pytest.raises(TemporaryFailure, match="every process of the job still answers"):
+        monitors[1].__exit__(type(error), error, None)
+    assert monitors[1]._channel.has_left
+    for other in (2, 0):
+        with pytest.raises(Ended):
+            monitors[other].tick()
+        assert lines[other].startswith("process 1 of 3 ended with JaxRuntimeError: UNKNOWN: Gloo context")

@@ -80,11 +80,16 @@ def test_a_lost_process_is_named_whichever_it_is(tmp_path, number, lost, told):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stalled"])
-def test_a_job_restarted_after_a_loss_ends_with_the_same_bits(store, tmp_path, number):
-    run_job(store, tmp_path / "reference", processes=2, devices=4, total_steps=12)
-    environment = process_environment(4) | GLOO | {"LOST_SECONDS": "10"}
-    command = [sys.executable, str(LAUNCHER), "--processes=2", "--restarts=1", "--grace=20", "--"]
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(signal.SIGKILL, 2), (signal.SIGSTOP, 2), (signal.SIGKILL, 4)],
+    ids=["killed", "stalled", "one of four killed"],
+)
+def test_a_job_restarted_after_a_loss_ends_with_the_same_bits(store, tmp_path, number, processes):
+    devices = 8 // processes
+    run_job(store, tmp_path / "reference", processes, devices, total_steps=12)
+    environment = process_environment(devices) | GLOO | {"LOST_SECONDS": "10"}
+    command = [sys.executable, str(LAUNCHER), f"--processes={processes}", "--restarts=1", "--grace=20", "--"]
     command += [sys.executable, str(SCRIPT), str(store), str(tmp_path / "lost"), "12"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     launcher = subprocess.Popen(command, env=environment, **pipes)
@@ -97,6 +102,6 @@ def test_a_job_restarted_after_a_loss_ends_with_the_same_bits(store, tmp_path, n
             break
     seen += launcher.stdout.readlines()
     assert launcher.wait(timeout=280) == 0, "".join(seen)
-    assert any("process 1 of 2 died or stalled" in line for line in seen), "".join(seen)
+    assert any(f"process 1 of {processes} died or stalled" in line for line in seen), "".join(seen)
     assert any("restart 1 of 1" in line for line in seen) and any("resumed at step" in line for line in seen)
     assert_same_end(tmp_path / "reference", tmp_path / "lost")
