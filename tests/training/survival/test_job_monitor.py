@@ -160,7 +160,7 @@ def test_limits_that_no_job_can_keep_are_refused():
         JobLimits(on_stuck="wait")
 
 
-def test_all_are_told_of_a_collective_that_failed_with_nobody_lost(job, monkeypatch):
+def test_all_are_told_of_a_collective_that_failed_here(job, monkeypatch):
     """One that waits in the same collective would wait for ever."""
     monitors, _, lines = job
     clock = iter(range(10_000))
