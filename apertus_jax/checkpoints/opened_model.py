@@ -24,12 +24,14 @@ from apertus_jax.errors import UserError
 from apertus_jax.model import model_folder
 from apertus_jax.model.config import ModelConfig
 from apertus_jax.model.parameters import abstract_parameters, count_parameters
+from apertus_jax.sharding import with_shardings
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.json_reader import read_json_object
 from apertus_jax.storage.manifests import require_fields
 from apertus_jax.storage.places import absolute_place
 from apertus_jax.storage.reader_lease import ReaderLease
 from apertus_jax.storage.run_folder import TOKENIZER_FOLDER, RunFolder
+from apertus_jax.storage.run_parent import PARENT, Parent, parent_from_json, read_parent
 from apertus_jax.storage.tensors.boxes import ReadBox
 from apertus_jax.storage.tensors.reader import check_memory
 from apertus_jax.storage.tokenizer_files import copy_tokenizer
@@ -53,6 +55,7 @@ class OpenedModel:
       name: what to call it in reports, with the step.
       summary: more that its writer said of a model folder.
       step: the step that was asked for; None for a model folder.
+      parent: the weights that its training started from; None for random ones, and where nothing says so.
     """
 
     place: epath.Path
@@ -63,18 +66,23 @@ class OpenedModel:
     name: str
     summary: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     step: int | None = None
+    parent: Parent | None = None
     _lease: ReaderLease | None = None
 
-    def load(self) -> dict[str, Any]:
-        """Returns the parameters, float32 NumPy arrays in the model's own tree, every file compared with its digest.
+    def load(self, shardings: Any = None) -> dict[str, Any]:
+        """Returns the parameters, float32, in the model's own tree, every file compared with its digest.
+
+        Args:
+          shardings: the parameter tree with a `jax.sharding.Sharding` for each leaf; then every process reads the
+            shards of its own devices and gets jax arrays. None: NumPy arrays, whole.
 
         Raises:
           UserError: damaged files, parameters that do not fit the configuration, or too little memory.
         """
         if self.step is None:
-            return model_folder.load_model(self.place)[1]
+            return model_folder.load_model(self.place, shardings=shardings)[1]
         try:
-            return self._restore(self.step)
+            return self._restore(self.step, shardings)
         finally:
             if self._lease is not None:
                 self._lease.release()
@@ -121,11 +129,13 @@ class OpenedModel:
         _check_no_others(leaves, {PARAMETERS: nn.unbox(abstract_parameters(self.config))}, self.place)
         return leaves
 
-    def _restore(self, step: int) -> dict[str, Any]:
+    def _restore(self, step: int, shardings: Any) -> dict[str, Any]:
         self._saved(step)
         wanted = {PARAMETERS: nn.unbox(abstract_parameters(self.config))}
-        check_memory(4 * count_parameters(wanted), f"the model of {self.place}")
-        # Leaves without a sharding come into host memory, whatever mesh they were saved from.
+        if shardings is None:  # then they come into host memory, whatever mesh they were saved from
+            check_memory(4 * count_parameters(wanted), f"the model of {self.place}")
+        else:
+            wanted = {PARAMETERS: with_shardings(wanted[PARAMETERS], shardings)}
         with Checkpointer(absolute_place(self.place.parent)) as reader:
             state, _, _ = reader.restore(wanted, step, partial=True)
         return state[PARAMETERS]
@@ -165,6 +175,7 @@ def open_model(folder: epath.PathLike, step: int | None = None) -> OpenedModel:
         tokenizer=model_folder.tokenizer_folder(root),
         name=epath.Path(folder).name,
         summary=manifest["summary"],
+        parent=parent_from_json(manifest["summary"].get(PARENT), str(root)),
     )
 
 
@@ -196,6 +207,7 @@ def _open_step(run: RunFolder, step: int) -> OpenedModel:
         tokenizer=_tokenizer_of(run, metadata[TOKENIZER]),
         name=f"{run.path.name}, step {step}",
         step=step,
+        parent=read_parent(run.path),
         _lease=lease,
     )
 

@@ -80,7 +80,7 @@ def _details(command: Command, flag: str) -> dict[str, Any]:
     """Returns what argparse is told of a plain flag beside its help."""
     if flag == "device" and flag not in command.flags:
         return {"choices": PLATFORMS}
-    if flag in ("json", "full", "list"):
+    if flag in ("json", "full", "list", "init_optimizer"):
         return {"action": "store_const", "const": True}
     if flag == "devices":
         return {"type": whole_number if flag in command.flags else number_of_devices, "metavar": "N"}
@@ -90,6 +90,7 @@ def _details(command: Command, flag: str) -> dict[str, Any]:
         "best_of": {"action": "append"},
         "steps": {"type": whole_number, "metavar": "N"},
         "step": {"type": whole_number, "metavar": "N"},
+        "init_step": {"type": whole_number, "metavar": "N"},
         "date": {"metavar": "DAY"},
     }
     return details.get(flag, {})

@@ -63,6 +63,7 @@ def export(
         inputs={**opened.inputs, **opened.identity},
         license=license,
         data_summary=data_summary,
+        parent=opened.parent,
     )
     check_settings(opened.config, dtype)
     with opened.boxes() as read:
@@ -76,5 +77,6 @@ def export(
             chat=chat,
             inputs=inputs,
             card=card,
+            parent=opened.parent,
             piece_bytes=TRANSPOSED_PIECE_BYTES,
         )

@@ -25,6 +25,7 @@ from apertus_jax.model.tensor_table import export_obstacle, published_tensors
 from apertus_jax.release.huggingface_tokenizer import special_token_ids, write_tokenizer
 from apertus_jax.release.model_card import CARD_FILE, model_card
 from apertus_jax.storage import artifacts
+from apertus_jax.storage.run_parent import PARENT, Parent
 from apertus_jax.storage.tensors.boxes import PIECE_BYTES, Box, ReadBox
 from apertus_jax.storage.tensors.device_boxes import piece_bytes, read_box
 from apertus_jax.storage.tensors.writer import TensorSpec, write_tensors
@@ -91,6 +92,7 @@ def write_repository(
     chat: bool = False,
     inputs: Mapping[str, Any] | None = None,
     card: str | None = None,
+    parent: Parent | None = None,
     piece_bytes: int = PIECE_BYTES,
     takes_part_only: bool = False,
 ) -> None:
@@ -98,6 +100,7 @@ def write_repository(
 
     Args:
       read: path of a parameter and box → its values there.
+      parent: the weights that the training of the model started from, for the manifest.
       piece_bytes: largest number of bytes that are read at a time.
       takes_part_only: reads all the same, because others need this process for that, and writes nothing.
 
@@ -134,6 +137,8 @@ def write_repository(
         _write_json(root / GENERATION_CONFIG_FILE, generation_config(special_ids, chat))
         _write_json(root / CONFIG_FILE, to_huggingface(config, dtype, special_ids))
         under_construction.summary.update(dtype=dtype, chat=chat, num_parameters=num_parameters)
+        if parent is not None:
+            under_construction.summary[PARENT] = parent.to_json()
 
 
 def check_settings(config: ModelConfig, dtype: str) -> None:

@@ -16,6 +16,7 @@ from apertus_jax.model.config import ModelConfig
 from apertus_jax.storage.json_reader import read_json_object
 from apertus_jax.storage.manifests import require_fields
 from apertus_jax.storage.run_folder import RunFolder
+from apertus_jax.storage.run_parent import Parent
 from apertus_jax.terminal.terminal_text import printable
 from apertus_jax.validation import require_number
 
@@ -78,6 +79,7 @@ def model_card(
     inputs: Mapping[str, Any] | None = None,
     license: str = "",
     data_summary: str = "",
+    parent: Parent | None = None,
 ) -> str:
     """Returns the Markdown of a card; the same model and run give the same bytes, wherever they lie.
 
@@ -91,6 +93,7 @@ def model_card(
       inputs: digests that identify model, token store and tokenizer.
       license: an identifier such as "apache-2.0"; empty when none has been chosen.
       data_summary: where the public summary of the training content is published; empty when nowhere.
+      parent: the weights that its training started from, and what those started from; None for random ones.
 
     Raises:
       UserError: a licence or an address that cannot stand in a card, or a record of the run that is damaged.
@@ -109,6 +112,8 @@ def model_card(
         f"## Training\n\n{_table(_training(RunFolder(run), step)) if run is not None else NO_RECORD}",
         f"## Training data\n\n{f'[Public summary of its content]({data_summary})' if data_summary else NO_SUMMARY}",
     ]
+    if parent is not None:
+        parts.insert(-1, f"## Based on\n\n{_table(_lineage(parent))}")
     if inputs:
         parts.append(f"## Digests\n\n{_table((name, f'`{_cell(value)}`') for name, value in sorted(inputs.items()))}")
     return "\n\n".join(parts) + "\n"
@@ -150,6 +155,12 @@ def _training(run: RunFolder, step: int | None) -> Iterator[tuple[str, str]]:
         require_number(f"{run.finished}: non_english_share", share, at_least=0, at_most=1)
         yield "tokens read", f"{finished['tokens']:,}"
         yield "languages", f"{finished['languages']}, {100 * share:.0f} % not English"
+
+
+def _lineage(parent: Parent) -> Iterator[tuple[str, str]]:
+    """Yields what a model started from, and what that started from, as far as the records say."""
+    for each in parent.lineage():
+        yield "weights and optimizer of" if each.with_optimizer else "weights of", _cell(each.name)
 
 
 def _with_parameters(value: str, bindings: Mapping[str, Any]) -> str:

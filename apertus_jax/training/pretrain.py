@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from etils import epath
@@ -47,8 +46,11 @@ from apertus_jax.training.records.finish import finish_run
 from apertus_jax.training.records.run_history import Change
 from apertus_jax.training.records.run_length import chain_of_run, length_binding, say_where_schedule_ends
 from apertus_jax.training.run import Caller, ResolvedSchedule, RunSchedule, TrainingRun
+from apertus_jax.training.starting.first_state import begin_branch, load_parent, restore_or_initialize
+from apertus_jax.training.starting.origin import find_origin
+from apertus_jax.training.starting.parent_weights import StartFrom
 from apertus_jax.training.survival.job_monitor import watched_job
-from apertus_jax.training.survival.step_guard import StepGuard, initial_values
+from apertus_jax.training.survival.step_guard import StepGuard
 from apertus_jax.training.survival.supervision import Supervision
 from apertus_jax.training.tombstones import RemovalOptions, plan_removals
 from apertus_jax.training.train_step import Objective
@@ -72,9 +74,15 @@ def pretrain(
     allow_config_change: bool = False,
     distributed: bool = False,
     supervision: Supervision = Supervision(),  # noqa: B008 (frozen)
+    init_from: str = "",
+    init_step: int | None = None,
+    init_optimizer: bool = False,
     caller: Caller = Caller(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
-    """Trains until the last step of `schedule`, from the newest valid checkpoint of `output` if there is one.
+    """Trains until the last step of `schedule`.
+
+    The first state is, in this order, 1 the newest valid checkpoint of `output`, 2 the weights of `init_from`,
+    3 random.
 
     Args:
       store: folder of the token store.
@@ -92,6 +100,10 @@ def pretrain(
       allow_config_change: go on although the configuration is another than at the start of the run.
       distributed: this is one process of a job of several, see `join_job`.
       supervision: what ends a run in time, skips steps, and looks at them more closely.
+      init_from: a model folder, a Hugging Face Apertus folder, or a run to start from; "" for random weights.
+      init_step: a committed step of the run `init_from`; None for its last one.
+      init_optimizer: go on from the step of the run `init_from` with its optimizer state, step count and order of
+        samples, under this configuration. Otherwise its weights alone are taken: fresh optimizer, step 0.
       caller: what the calling process supplies; no gin file binds it.
 
     Returns:
@@ -111,10 +123,12 @@ def pretrain(
     check_vocabulary(token_store, model, store)
     removed = plan_removals(token_store, model, removals)
     asked = _Asked(folder, token_store, mixture, schedule, training, allow_config_change)
+    origin = find_origin(StartFrom(init_from, init_step, init_optimizer), folder, token_store, model)
     # A run that goes on may have consumed other samples than these batches make: how many is known further down.
-    stream = None if folder.mixture.exists() else asked.stream()
+    stream = None if folder.mixture.exists() or origin.branches else asked.stream()
     # ---------------------------------------------------------------- program
     program = _make_program(asked, model, optimizer, objective, mesh, caller, supervision.guard)
+    loaded = load_parent(program, origin)
     # ---------------------------------------------------------------- run folder
     folder.path.mkdir(parents=True, exist_ok=True)
     with (
@@ -122,20 +136,25 @@ def pretrain(
         lease_of_job(folder.path),
         checkpointer(folder, training) as checkpoints,
     ):
-        config = {**caller.effective_config(), **removed.binding}
+        config = {**caller.effective_config(), **removed.binding, **origin.binding}
+        if loaded is not None and origin.branches and not checkpoints.committed_steps():
+            begin_branch(folder, checkpoints, origin, loaded)
+        if origin.is_before_own_steps(max(checkpoints.committed_steps(), default=0)):
+            asked = dataclasses.replace(asked, goes_on_otherwise=True)
         if finished := _finished_before(asked, checkpoints, config):
             return finished
         # What is on record is read by every process before the first one writes (restoring waits for all).
         recorded = run_record.read_data_record(folder.path) if checkpoints.committed_steps() else None
-        # -------------------------------------------------------- state: resume, or from scratch
-        state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed)
+        # -------------------------------------------------------- state: resume, from weights, or from scratch
+        state, metadata, first_step = restore_or_initialize(program, checkpoints, training.seed, loaded)
+        loaded = None  # its state is the one above, or was written
         if schedule.stop_step is not None and first_step >= schedule.stop_step:
             _log.info(
                 "saved step %d already, RunSchedule.stop_step = %d asks for no more", first_step, schedule.stop_step
             )
             return {"step": first_step, "finished": False}
         here = BatchSegment(first_step, samples_of(state), schedule.batch_schedule, training.sequence_length)
-        began = _begin(asked, here, recorded, stream, checkpoints, config, removed.record)
+        began = _begin(asked, here, recorded, stream, checkpoints, config, removed.record, origin.record)
         program.optimizer = chain_of_run(optimizer, began.schedule, training)
         # -------------------------------------------------------- steps
         described = {
@@ -165,7 +184,10 @@ def pretrain(
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """Request for a run, as far as it decides which samples the run is made of and where its record lies."""
+    """Request for a run, as far as it decides which samples the run is made of and where its record lies.
+
+    `goes_on_otherwise`: no step was done under the configuration on record, so it may be another.
+    """
 
     folder: RunFolder
     store: TokenStore
@@ -173,6 +195,12 @@ class _Asked:
     schedule: RunSchedule
     training: TrainingConfig
     allow_config_change: bool
+    goes_on_otherwise: bool = False
+
+    @property
+    def may_differ(self) -> bool:
+        """Whether the configuration may be another than on record."""
+        return self.allow_config_change or self.goes_on_otherwise
 
     @property
     def identity(self) -> dict[str, str]:
@@ -234,8 +262,8 @@ def _finished_before(asked: _Asked, checkpoints: Checkpointer, config: Mapping[s
     # Until the first checkpoint there is nothing that another store or configuration could spoil.
     if not checkpoints.committed_steps():
         return {}
-    folder, allow_change = asked.folder, asked.allow_config_change
-    run_record.check_record(folder.path, asked.identity, config, allow_change=allow_change, later=run_length.BINDING)
+    folder = asked.folder
+    run_record.check_record(folder.path, asked.identity, config, asked.may_differ, later=run_length.BINDING)
     finished = run_record.read_finished(folder.path) or {}
     if finished.get("step") != asked.schedule.total_steps or not artifacts.is_complete(folder.final_model):
         return {}
@@ -251,6 +279,7 @@ def _begin(
     checkpoints: Checkpointer,
     config: Mapping[str, str],
     removed: Mapping[str, Any] | None,
+    parent: Mapping[str, Any] | None,
 ) -> _Begun:
     """Finds the order of samples and the length of the run, checks both, and writes its record.
 
@@ -262,6 +291,7 @@ def _begin(
       checkpoints: of the run.
       config: the bindings in effect, without the length.
       removed: what is recorded of removed documents.
+      parent: what is recorded of the weights that the run started from.
 
     Raises:
       UserError: the run has come further than it is to go, or its order or length has changed.
@@ -283,12 +313,12 @@ def _begin(
     resolved = schedule.resolve(order.history)
     config = {**config, **length_binding(schedule.learning_rate, resolved.total_samples)}
     if checkpoints.committed_steps():
-        run_record.check_record(folder.path, asked.identity, config, allow_change=asked.allow_config_change)
+        run_record.check_record(folder.path, asked.identity, config, asked.may_differ)
     say_where_schedule_ends(resolved)
     changes: list[Change] = []
     if is_first():
         changes = run_record.changes_of_start(folder.path, config, order.record, here.first_step, here.first_sample)
-        run_record.write_record(folder.path, asked.identity, config, removed, changes)
+        run_record.write_record(folder.path, asked.identity, config, removed, changes, parent)
         run_record.write_json(folder.mixture, order.record)
         run_record.forget_end(folder.path, here.first_step)
         keep_tokenizer(folder, asked.store.tokenizer_folder, asked.store.tokenizer_digest)
@@ -342,23 +372,3 @@ def checkpointer(folder: RunFolder, training: TrainingConfig) -> Iterator[Checkp
         yield checkpoints
     finally:
         checkpoints.close()
-
-
-def restore_or_initialize(program: Program, checkpoints: Checkpointer, seed: int) -> tuple[Any, dict[str, Any], int]:
-    """Returns `(state, metadata, step)` of the newest valid checkpoint, or a fresh state at step 0.
-
-    Raises:
-      UserError: there are checkpoints but none is valid; starting over silently would hide the loss.
-    """
-    if not checkpoints.committed_steps():
-        _log.info("no checkpoint yet: starting from random parameters (seed %d)", seed)
-        return program.initial_state(seed), {}, 0
-    abstract, saved_guard = program.abstract_state, checkpoints.newest_has_leaves("running")
-    if program.guard.is_on and not saved_guard:  # it was switched on here
-        state, metadata, step = checkpoints.restore(dataclasses.replace(abstract, running=None))
-        running = jax.device_put(initial_values(), program.state_shardings.running)
-        state = dataclasses.replace(state, running=running)
-    else:
-        state, metadata, step = checkpoints.restore(abstract, partial=saved_guard and not program.guard.is_on)
-    _log.info("resumed at step %d", step)
-    return state, metadata, step

@@ -22,7 +22,7 @@ from apertus_jax.model.context_parallelism import check_context_length
 from apertus_jax.model.feedforwards import check_feedforward
 from apertus_jax.objectives.masks import check_masks
 from apertus_jax.training.compiled_steps import Compile
-from apertus_jax.training.state import TrainState, initialize_state
+from apertus_jax.training.state import TrainState, initialize_state, state_of_parameters
 from apertus_jax.training.survival.step_guard import StepGuard
 from apertus_jax.training.train_step import Objective, check_microbatches, make_train_step
 
@@ -74,6 +74,17 @@ class Program:
             make = jax.jit(self._initialize, out_shardings=self.state_shardings)
             key = jax.random.key(seed)
             return self.compiler(make.lower(key))(key)
+
+    def state_of_parameters(self, params: Any) -> TrainState:
+        """Returns the state before the first step of parameters that lie where `state_shardings` says."""
+
+        def make(params: Any) -> TrainState:
+            return dataclasses.replace(state_of_parameters(params, self.optimizer, self.guard.is_on), params=None)
+
+        with sharding.use_mesh(self.mesh, self.rules):
+            shardings = dataclasses.replace(self.state_shardings, params=None)
+            rest = self.compiler(jax.jit(make, out_shardings=shardings).lower(params))(params)
+        return dataclasses.replace(rest, params=params)
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Returns shapes, dtypes and shardings of the fields that go to the device."""

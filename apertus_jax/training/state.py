@@ -43,7 +43,11 @@ def initialize_state(
 
     `guarded` says whether a `StepGuard` is on.
     """
-    params = init_parameters(config, key)
+    return state_of_parameters(init_parameters(config, key), optimizer, guarded)
+
+
+def state_of_parameters(params: Any, optimizer: optax.GradientTransformation, guarded: bool = False) -> TrainState:
+    """Returns the state before the first step of these parameters: fresh optimizer state, nothing consumed."""
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json as json_format
 import os
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow.compute
 from etils import epath
 
-from apertus_jax import clock
 from apertus_jax.corpus.documents import DOCUMENT_ID
+from apertus_jax.data.provenance.ancestors import (
+    AncestorAnswer,
+    ancestors_of,
+    ask_ancestor,
+    find_documents,
+    read_in_words,
+    recorded_store,
+)
 from apertus_jax.data.provenance.recorded_stream import recorded_streams, steps_done
-from apertus_jax.data.provenance.tombstoned_documents import find_tombstoned, open_tombstones
 from apertus_jax.data.provenance.uses import DocumentUse, Phase, uses_in_phases, uses_of_step
 from apertus_jax.data.store.token_store import HELD_OUT, TokenStore
 from apertus_jax.errors import UserError
 from apertus_jax.storage import artifacts
-from apertus_jax.storage.json_reader import read_json_object
-from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.terminal.json_output import print_json
 from apertus_jax.terminal.tables import show_line
 
@@ -44,6 +46,9 @@ def provenance(
 ) -> list[dict[str, Any]]:
     """Prints which documents a step read, or which steps read a document; returns a row for each use.
 
+    A run that started from weights of another run is asked with all its ancestors, as far as their folders are there;
+    `run` in a row says which of them read the document.
+
     The order is computed again from mixture.json of the run and the token store, and compared with what the run
     recorded. A use is a stretch of a document in one row of a step's batch; which of its tokens gave loss is for the
     loss masks of the run to say.
@@ -63,40 +68,38 @@ def provenance(
       UserError: the run, the store or the tombstones are unusable, or nothing answers to the question.
     """
     root = epath.Path(run)
-    opened = TokenStore.open(store or _recorded_store(root))
+    opened = TokenStore.open(store or recorded_store(root))
     phases = recorded_streams(root, opened)
     done = steps or steps_done(root)
     question = str(question)
+    ancestors: list[AncestorAnswer] = []
     if question.isdecimal() and not DOCUMENT_ID.fullmatch(question):
         uses = _uses_of_step(phases, int(question), done, root)
         title = f"step {int(question)}: {len(uses)} stretches of {len({_document(use) for use in uses})} documents"
     else:
-        documents = _documents_named(opened, question, tombstones, today)
+        documents = find_documents(opened, question, tombstones, today)
+        ancestors = [ask_ancestor(each, question, opened, tombstones, today) for each in ancestors_of(root)]
+        if not documents and not any(ancestor.knows_it for ancestor in ancestors):
+            more = "" if tombstones else " (for a removal request, give --gin.provenance.tombstones)"
+            raise UserError(
+                f"{question!r} is no document of {opened.folder}{more}; `apertus why` says whether the corpus kept it"
+            )
         uses = [use for source, number in documents for use in uses_in_phases(phases, source, number, done)]
         uses.sort(key=lambda use: (use.step, use.row, use.offset))
-        title = f"{question}: {_read(uses)} in {done} steps{_held_out_note(documents)}"
+        title = f"{question}: {read_in_words(uses)} in {done} steps{_held_out_note(documents)}"
     rows = [_row(use, opened, show_text) for use in uses]
+    for ancestor in ancestors:
+        if ancestor.store is not None:
+            rows += [_row(use, ancestor.store, show_text) | {"run": ancestor.run} for use in ancestor.uses]
     if output:
         _write(output, rows, {"question": question, "steps": done, "store": opened.digest, "show_text": show_text})
     if json:
-        print_json({"run": os.fspath(run), "question": question, "steps": done, "answer": title, "uses": rows})
+        told = {"ancestors": [ancestor.title for ancestor in ancestors]} if ancestors else {}
+        answer = {"run": os.fspath(run), "question": question, "steps": done, "answer": title, "uses": rows}
+        print_json(answer | told)
     else:
-        _show(rows, title)
+        _show(rows, title, [ancestor.title for ancestor in ancestors])
     return rows
-
-
-def _recorded_store(run: epath.Path) -> str:
-    """Returns where the token store of a run lay when it was started."""
-    record = RunFolder(run).record
-    if not record.exists():
-        raise UserError(f"{run} has no {record.name}; give the folder that pretrain wrote")
-    try:
-        config = read_json_object(record, allow_nan=True)["config"]
-        return ast.literal_eval(config["pretrain.store"])
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
-        raise UserError(
-            f"{record} does not say where the token store lies ({error!r}); give --gin.provenance.store"
-        ) from error
 
 
 def _uses_of_step(phases: Sequence[Phase], step: int, done: int, run: epath.Path) -> list[DocumentUse]:
@@ -109,39 +112,8 @@ def _uses_of_step(phases: Sequence[Phase], step: int, done: int, run: epath.Path
     return uses_of_step(phase.stream, step)
 
 
-def _documents_named(store: TokenStore, question: str, tombstones: str, today: str) -> list[tuple[str, int]]:
-    """Returns (source, number) of the documents of a store that have an identity or address, or a request names.
-
-    Raises:
-      UserError: there are none.
-    """
-    column = "document_id" if DOCUMENT_ID.fullmatch(question) else "url"
-    found = []
-    for name in store.source_names:
-        matches = pyarrow.compute.equal(store.source(name).documents[column], question)
-        found += [(name, number) for number in pyarrow.compute.indices_nonzero(matches).to_pylist()]
-    if not found and tombstones:
-        day = clock.require_day(today, "provenance.today") if today else clock.today()
-        found = find_tombstoned(store, open_tombstones(tombstones), day).documents_of(question)
-    if not found:
-        more = "" if tombstones else " (for a removal request, give --gin.provenance.tombstones)"
-        raise UserError(
-            f"{question!r} is no document of {store.folder}{more}; `apertus why` says whether the corpus kept it"
-        )
-    return found
-
-
 def _document(use: DocumentUse) -> tuple[str, int]:
     return use.source, use.document
-
-
-def _read(uses: Sequence[DocumentUse]) -> str:
-    """Returns in words how often documents were read."""
-    if not uses:
-        return "not read"
-    steps = sorted({use.step for use in uses})
-    tokens = sum(use.length for use in uses)
-    return f"{tokens} tokens read in {len(uses)} stretches, {len(steps)} steps from {steps[0]} to {steps[-1]},"
 
 
 def _held_out_note(documents: Sequence[tuple[str, int]]) -> str:
@@ -173,14 +145,15 @@ def _write(output: str, rows: Sequence[dict[str, Any]], inputs: dict[str, Any]) 
         build.summary.update(uses=len(rows))
 
 
-def _show(rows: Sequence[dict[str, Any]], title: str) -> None:
+def _show(rows: Sequence[dict[str, Any]], title: str, ancestors: Sequence[str] = ()) -> None:
     """Prints the first uses, two lines each, of which identities and addresses are whole on every terminal."""
-    show_line(title)
+    for line in (title, *ancestors):
+        show_line(line)
     step = None
     for row in rows[:ROWS_SHOWN]:
-        if row["step"] != step:
-            step = row["step"]
-            show_line(f"step {step}")
+        if (row.get("run"), row["step"]) != step:
+            step = row.get("run"), row["step"]
+            show_line(f"step {row['step']} of {row['run']}" if "run" in row else f"step {row['step']}")
         last = row["start"] + row["length"] - 1
         show_line(
             f"tokens {row['start']} to {last} of {row['document_id']}, epoch {row['epoch']}",

@@ -81,7 +81,7 @@ def data_summary(
     corpus = PreparedCorpus.open(prepared)
     facts = Facts(
         provider=provider or Provider(),
-        models=tuple(models),
+        models=tuple(model.with_recorded_parents() for model in models),
         sources=tuple(sources),
         crawlers=tuple(crawlers),
         declarations=declarations or Declarations(),

@@ -13,8 +13,10 @@ from typing import Any
 from apertus_jax.clock import require_day
 from apertus_jax.errors import UserError
 from apertus_jax.release.data_summary.answers.template import SECTIONS_WITH_COMMENTS
+from apertus_jax.storage.run_parent import recorded_parent
 from apertus_jax.validation import fields_by_annotation
 
+TRAINED_FROM_START = "none: trained from the start"
 # Where the template asks about each kind of source (docs/reference/data.md §12.1).
 PUBLIC, LICENSED, THIRD_PARTY, CRAWL = "public", "licensed", "third_party", "crawl"
 USER_INTERACTIONS, USER_SERVICES, SYNTHETIC, OTHER = "user_interactions", "user_services", "synthetic", "other"
@@ -54,6 +56,7 @@ class PublishedModel:
       based_on: the model that it was fine-tuned from, "none" when it was trained from the start.
       based_on_summary: link to that model's summary.
       union_market_date: when it was placed on the Union market.
+      run: folder of its run, of the model or of its export, whose record fills `based_on` in; "" for none.
     """
 
     name: str
@@ -61,9 +64,27 @@ class PublishedModel:
     based_on: str = ""
     based_on_summary: str = ""
     union_market_date: str = ""
+    run: str = ""
 
     def __post_init__(self) -> None:
         _check_plain(self)
+
+    def with_recorded_parents(self) -> PublishedModel:
+        """Returns the model with `based_on` as the record of its run says; what was declared of a parent stays.
+
+        Raises:
+          UserError: no such record, or "none" was declared of a model that has a parent.
+        """
+        if not self.run:
+            return self
+        parent = recorded_parent(self.run)
+        recorded = TRAINED_FROM_START if parent is None else "; ".join(each.name for each in parent.lineage())
+        if parent is not None and self.based_on.casefold().startswith("none"):
+            raise UserError(
+                f"PublishedModel.based_on = {self.based_on!r} and the record in {self.run} says that {self.name} is "
+                f"based on {recorded}; declare that, or leave based_on empty"
+            )
+        return dataclasses.replace(self, based_on=self.based_on or recorded, run="")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +254,10 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the declarations as JSON, for the manifest."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        for model in values["models"]:
+            del model["run"]  # what its record says stands in based_on
+        return values
 
 
 def _check_plain(facts: Any) -> None:

@@ -13,6 +13,7 @@ from apertus_jax.model import count_parameters, model_folder
 from apertus_jax.process.agreement import first_says
 from apertus_jax.process.module_sources import MODULES
 from apertus_jax.storage import artifacts
+from apertus_jax.storage.run_parent import PARENT, read_parent
 from apertus_jax.training.loop import LoopState, check_samples
 from apertus_jax.training.multihost import is_first, wait_for_all
 from apertus_jax.training.records import run_record
@@ -103,11 +104,15 @@ def write_model(
     if not first_says(make_room):
         return
     modules = run_record.imported_modules(config)
+    parent = read_parent(run.folder.path)
+    summary: dict[str, Any] = {MODULES: modules} if modules else {}
+    if parent is not None:
+        summary[PARENT] = parent.to_json()
     model_folder.save_model(
         target,
         run.program.config,
         params,
         store.tokenizer_folder,
         inputs=inputs,
-        summary={MODULES: modules} if modules else None,
+        summary=summary,
     )

@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 
 from apertus_jax.errors import UserError
+from apertus_jax.storage.run_parent import read_parent
 from apertus_jax.terminal.terminal_text import printable
 from apertus_jax.training import tombstones
 from apertus_jax.training.records import run_length
@@ -19,9 +20,10 @@ from apertus_jax.training.records.run_history import (
     steps_of_changes,
 )
 from apertus_jax.training.records.run_record import read_run_record
+from apertus_jax.training.starting import origin
 
 # What stands in the record of a run and is no binding: it follows from the others.
-DERIVED = (run_length.BINDING,)
+DERIVED = (run_length.BINDING, origin.BINDING)
 # What the chain binds itself, when it does the run again; a record that says otherwise was changed by hand.
 SAID_BY_THE_CHAIN = ("pretrain.output", "pretrain.store", "RunSchedule.stop_step", "pretrain.allow_config_change")
 
@@ -43,7 +45,10 @@ def replay_pretrain(
       UserError: the record is damaged, or has a change that cannot be made again.
     """
     record = read_run_record(epath.Path(original)) or {"config": {}}
-    changes = read_changes(record)
+    parent = read_parent(original)
+    # What changed before a run went on from the parent's step is the parent's to do again.
+    begin = parent.step or 0 if parent is not None and parent.with_optimizer else 0
+    changes = [change for change in read_changes(record) if change.step > begin or not begin]
     names = {change.binding for change in changes} - set(DERIVED)
     for change in changes:
         if change.binding == tombstones.BINDING:

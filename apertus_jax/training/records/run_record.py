@@ -10,13 +10,14 @@ from typing import Any
 from etils import epath
 
 from apertus_jax import __version__
-from apertus_jax.data.provenance.recorded_stream import EARLIER, FROM_STEP
+from apertus_jax.data.provenance.recorded_stream import EARLIER, FROM_STEP, phases_before
 from apertus_jax.errors import UserError
 from apertus_jax.model.feedforwards import OWN
 from apertus_jax.process.module_sources import IMPORT_COMMENT
 from apertus_jax.storage.artifacts import BUILDING_MARKER, COMMIT_MARKER, digest_json, write_atomically
 from apertus_jax.storage.json_reader import JSONError, read_json_object
 from apertus_jax.storage.run_folder import OWN_NAMES, RECORD_FILE, TRACKER_PREFIX, RunFolder
+from apertus_jax.storage.run_parent import PARENT
 from apertus_jax.training.config import TrainingConfig, free_bindings
 from apertus_jax.training.records.run_history import (
     HISTORY,
@@ -44,6 +45,10 @@ FREE_TO_CHANGE = free_bindings(TrainingConfig, RunSchedule, RemovalOptions, JobL
     "pretrain.distributed",
     "pretrain.evaluators",
     "pretrain.supervision",
+    # The parent itself stands in the record, by digest, and another one is refused.
+    "pretrain.init_from",
+    "pretrain.init_step",
+    "pretrain.init_optimizer",
 }
 # Bindings that came after runs were recorded → what those runs had; with that value they are as if absent.
 ADDED_LATER = {
@@ -194,9 +199,10 @@ def write_record(
     config: Mapping[str, str],
     tombstones: Mapping[str, Any] | None,
     changes: Sequence[Change] = (),
+    parent: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes `run.json` and `config.gin`: what the run is bound to from here on, what changed on the way, and which
-    documents it leaves out."""
+    """Writes `run.json` and `config.gin`: what the run is bound to from here on, what changed on the way, which
+    documents it leaves out, and what it started from."""
     spelled = "".join(f"{name} = {value}\n" for name, value in sorted(config.items()))
     steps = ", ".join(map(str, steps_of_changes(changes)))
     changed = f"# The configuration changed at step {steps}; this is the last one, see {RECORD_FILE}\n" if steps else ""
@@ -206,6 +212,8 @@ def write_record(
         record[HISTORY] = [dataclasses.asdict(change) for change in changes]
     if tombstones is not None:
         record["tombstones"] = dict(tombstones)
+    if parent is not None:
+        record[PARENT] = dict(parent)
     write_json(RunFolder(folder).record, record)
 
 
@@ -252,6 +260,12 @@ def read_data_record(folder: epath.Path) -> dict[str, Any] | None:
     """
     path = RunFolder(folder).mixture
     return read_record_file(path) if path.exists() else None
+
+
+def data_record_until(record: Mapping[str, Any], first_step: int) -> dict[str, Any]:
+    """Returns the content of mixture.json as it was when the run came to `first_step`."""
+    *earlier, newest = phases_before(record, first_step)
+    return {**newest, EARLIER: earlier}
 
 
 def check_identity(folder: epath.Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
