@@ -21,6 +21,7 @@ from apertus_jax.optimization import ademamix, optimizer_chain, sample_count, we
 from apertus_jax.release import export, import_huggingface
 from apertus_jax.release.data_summary import PublishedModel
 from apertus_jax.sharding import MeshConfig
+from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.storage.run_parent import read_parent, recorded_parent
 from apertus_jax.training.program import make_program
 from apertus_jax.training.starting.parent_weights import StartFrom, check_architecture, open_parent
@@ -115,13 +116,38 @@ def test_start_with_optimizer_keeps_history_under_other_data(store, finished_run
 
 def test_killed_start_resumes_itself_without_its_parent(store, finished_run, exported, tmp_path):
     parent = Path(shutil.copytree(exported, tmp_path / "parent"))
-    small_run(store, tmp_path / "whole", init_from=str(exported))
-    small_run(store, tmp_path / "run", init_from=str(parent), stop_step=5)
+    small_run(store, tmp_path / "whole", init_from=str(exported), total_steps=3)
+    small_run(store, tmp_path / "run", init_from=str(parent), total_steps=3, stop_step=1)
     shutil.rmtree(parent)
-    small_run(store, tmp_path / "run", init_from=str(parent))
-    assert_same_end(tmp_path / "run", tmp_path / "whole")
-    small_run(store, tmp_path / "run")  # and it need not be told its parent again
+    small_run(store, tmp_path / "run", init_from=str(parent), total_steps=3, stop_step=2)
+    small_run(store, tmp_path / "run", total_steps=3)  # and it need not be told its parent again
+    assert state_bytes(tmp_path / "run") == state_bytes(tmp_path / "whole")
     assert read_parent(tmp_path / "run").digest == read_parent(tmp_path / "whole").digest
+
+
+def test_start_that_left_no_step_is_not_begun_at_random(store, exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("apertus_jax.training.pretrain.train", lambda *_: 1 / 0)  # killed before the first checkpoint
+    with pytest.raises(ZeroDivisionError):
+        small_run(store, tmp_path / "run", init_from=str(exported))
+    with pytest.raises(UserError, match=r"was to start from .* and has no checkpoint yet; give --init_from="):
+        small_run(store, tmp_path / "run")
+
+
+def test_branch_killed_at_any_write_begins_again(store, finished_run, tmp_path, monkeypatch):
+    onward = {"init_from": str(finished_run), "init_step": 10, "init_optimizer": True}
+    for name in ("_copy_records", "run_record.write_record"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"apertus_jax.training.starting.first_state.{name}", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                small_run(store, tmp_path / "run", **onward)
+        assert not RunFolder(tmp_path / "run").committed_steps()
+    with monkeypatch.context() as patch:
+        patch.setattr("apertus_jax.training.pretrain.restore_or_initialize", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            small_run(store, tmp_path / "run", **onward)
+    assert RunFolder(tmp_path / "run").committed_steps() == [10]
+    small_run(store, tmp_path / "run")  # from its own first checkpoint, without being told of its parent
+    assert_same_end(tmp_path / "run", finished_run)
 
 
 def test_parent_stands_in_record_model_and_configuration(store, finished_run, exported, tmp_path):
