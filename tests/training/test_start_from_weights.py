@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -23,12 +24,14 @@ from apertus_jax.release.data_summary import PublishedModel
 from apertus_jax.sharding import MeshConfig
 from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.storage.run_parent import read_parent, recorded_parent
+from apertus_jax.training import pretrain
 from apertus_jax.training.program import make_program
 from apertus_jax.training.starting.parent_weights import StartFrom, check_architecture, open_parent
 from apertus_jax.training.state import TrainState
 from tests.training.small_run import MODEL, OBJECTIVE, TRAINING, small_run
 from tests.training.test_resume import assert_same_end, state_bytes
 
+MODULE = sys.modules[pretrain.__module__]
 MIXTURE = Mixture([MixtureStage(rates={"one": 0.7, "two": 0.3})])
 
 
@@ -126,13 +129,14 @@ def test_killed_start_resumes_itself_without_its_parent(store, finished_run, exp
 
 
 def test_start_that_left_no_step_is_not_begun_at_random(store, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("apertus_jax.training.pretrain.train", lambda *_: 1 / 0)  # killed before the first checkpoint
+    monkeypatch.setattr(MODULE, "train", lambda *_: 1 / 0)  # killed before the first checkpoint
     with pytest.raises(ZeroDivisionError):
         small_run(store, tmp_path / "run", init_from=str(exported))
     with pytest.raises(UserError, match=r"was to start from .* and has no checkpoint yet; give --init_from="):
         small_run(store, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_branch_killed_at_any_write_begins_again(store, finished_run, tmp_path, monkeypatch):
     onward = {"init_from": str(finished_run), "init_step": 10, "init_optimizer": True}
     for name in ("_copy_records", "run_record.write_record"):
@@ -142,7 +146,7 @@ def test_branch_killed_at_any_write_begins_again(store, finished_run, tmp_path, 
                 small_run(store, tmp_path / "run", **onward)
         assert not RunFolder(tmp_path / "run").committed_steps()
     with monkeypatch.context() as patch:
-        patch.setattr("apertus_jax.training.pretrain.restore_or_initialize", lambda *_: 1 / 0)
+        patch.setattr(MODULE, "restore_or_initialize", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             small_run(store, tmp_path / "run", **onward)
     assert RunFolder(tmp_path / "run").committed_steps() == [10]
