@@ -22,7 +22,7 @@ from apertus_jax.storage.run_parent import Parent, read_parent
 
 
 class AncestorAnswer(NamedTuple):
-    """What the record of an ancestor says of a document: in words, and its uses, by step.
+    """Answer from the record of an ancestor about a document: in words, and its uses, by step.
 
     `knows_it` says whether its store holds the document; `store` is None where its record cannot be read.
     """

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What was read of a run's parent: the state that it begins with, and the metadata of the step it goes on from."""
+    """State that a run begins with, read of its parent, and the metadata of the step that it goes on from."""
 
     state: TrainState
     metadata: Mapping[str, Any]

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a run comes from.
+    """Origin of a run: its parent on record, and the weights to be read now.
 
     Attributes:
       asked: what this start was asked for.
