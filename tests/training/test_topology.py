@@ -14,6 +14,7 @@ from apertus_jax.optimization import ademamix
 from apertus_jax.training import Objective, RunSchedule, TrainingConfig
 from apertus_jax.training.planning import topology as topologies
 from apertus_jax.training.planning.ahead_of_time import part_of_model
+from apertus_jax.training.planning.plan import plan_memory, plan_mesh
 from apertus_jax.training.planning.plan_command import plan
 from apertus_jax.training.planning.topology import drawn_devices, slices_along, topology_named, torus_extents
 from tests.sharding.fake_devices import RECORDED, tpu_devices
@@ -61,6 +62,18 @@ def test_a_plan_of_a_topology_needs_no_libtpu_for_arithmetic(capsys):
     assert figures["topology"]["axes"] == {"fsdp": "2×2×4"}
     assert "step" not in figures["topology"]
     assert "fsdp reaches over" in capsys.readouterr().out
+
+
+def test_memory_under_tensor_is_what_xla_allots_on_a_torus():
+    # Compiled for v5p 8×8×8 by libtpu: 2.23 GB of arguments and 49.5 GB temporary (docs/scale.md).
+    model = ModelConfig(131072, 8192, 43008, 80, 64, 8, compute_dtype="bfloat16", remat_policy="full")
+    model = dataclasses.replace(model, attention_implementation="tpu_splash")
+    objective = dataclasses.replace(OBJECTIVE, num_tiles=8)
+    mesh = sharding.MeshConfig(data=1, fsdp=64, tensor=8)
+    training = TrainingConfig(sequence_length=4096)
+    abstract, rules = plan_mesh(mesh, 512), mesh.axis_rules("tpu")
+    memory = plan_memory(model, ademamix(1e-3), objective, training, 2048, abstract, rules)
+    assert memory.total == pytest.approx(51.7e9, rel=0.2)  # whole hidden states counted: 3.8 times as much
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ CHIPS = {
         "docs/reference/after_version_1.md §5.1: Llama-2 70B, one row",
     ),
     "v6e": Chip(
-        *("TPU v6 lite", 918e12, 32e9, 1600e9, 100e9, 2, 16, 12.5e9, 1, 256, 0.65),
+        *("TPU v6 lite", 918e12, 32e9, 1600e9, 100e9, 2, 16, 12.5e9, 1, 256, 0.61),
         "docs/reference/after_version_1.md §5.1: Llama-3.1 8B and 70B",
     ),
     "tpu7x": Chip(

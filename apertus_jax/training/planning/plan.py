@@ -117,7 +117,8 @@ def plan_memory(
     rows = batch_size // training.accumulation // parts
     local = _one_device_of_tensor(model, mesh.shape["tensor"])
     length = training.sequence_length // mesh.shape["context"]
-    copies, kept = _kept_for_backward(local, objective, rows, length)
+    stream_parts = mesh.shape["tensor"] if _splits_residual_stream(rules) else 1
+    copies, kept = _kept_for_backward(local, objective, rows, length, stream_parts)
     _, layer = _kept_for_backward(
         dataclasses.replace(local, num_layers=1, remat_policy="none"), objective, rows, length
     )
@@ -248,13 +249,24 @@ def _layer_and_head_bytes(model: ModelConfig) -> int:
     return (layer + specs["lm_head/kernel"].size) * jnp.dtype("float32").itemsize
 
 
-def _kept_for_backward(model: ModelConfig, objective: Objective, rows: int, length: int) -> tuple[int, int]:
-    """Returns (bytes that do not grow with the batch, parameters apart; bytes that do) kept for the backward pass."""
-    one, two = (_residual_bytes(model, objective, rows * factor, length) for factor in (1, 2))
+def _splits_residual_stream(rules: sharding.AxisRules) -> bool:
+    """Whether a table cuts the columns of hidden states over `tensor`."""
+    axes = dict(rules).get("activation_embed")
+    return "tensor" in ((axes,) if isinstance(axes, str) else axes or ())
+
+
+def _kept_for_backward(
+    model: ModelConfig, objective: Objective, rows: int, length: int, stream_parts: int = 1
+) -> tuple[int, int]:
+    """Returns (bytes that do not grow with the batch, parameters apart; bytes that do) kept for the backward pass.
+
+    Hidden states count as one of `stream_parts` parts.
+    """
+    one, two = (_residual_bytes(model, objective, rows * factor, length, stream_parts) for factor in (1, 2))
     return max(2 * one - two, 0), two - one
 
 
-def _residual_bytes(model: ModelConfig, objective: Objective, rows: int, length: int) -> int:
+def _residual_bytes(model: ModelConfig, objective: Objective, rows: int, length: int, stream_parts: int) -> int:
     """Returns the bytes that the derivative of the loss holds on to, apart from the parameters themselves."""
     shape = jax.ShapeDtypeStruct
     parameters = sharding.unbox(abstract_parameters(model))
@@ -271,5 +283,6 @@ def _residual_bytes(model: ModelConfig, objective: Objective, rows: int, length:
         if (leaf.shape, leaf.dtype) in own:
             own.remove((leaf.shape, leaf.dtype))
         else:
-            total += math.prod(leaf.shape) * leaf.dtype.itemsize
+            is_stream = leaf.shape[-1:] == (model.hidden_size,) and length in leaf.shape[:-1]
+            total += math.prod(leaf.shape) * leaf.dtype.itemsize // (stream_parts if is_stream else 1)
     return total

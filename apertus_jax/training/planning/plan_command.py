@@ -140,7 +140,8 @@ def plan(
     }
     if described is not None:
         figures["topology"] = plan_topology(
-            described, model, chain, objective, training, mesh, torus, sizes[-1], compile is not False, options
+            *(described, model, chain, objective, training, mesh, torus),
+            *(sizes[-1], memory[-1], compile is not False, options),
         )
     elif compile:
         if count != len(jax.devices()):

@@ -17,6 +17,16 @@ from apertus_jax.model import ModelConfig
 from apertus_jax.reports.units import BYTES, SECONDS, readable
 from apertus_jax.training.config import TrainingConfig
 from apertus_jax.training.planning.ahead_of_time import compile_step
+from apertus_jax.training.planning.chips import CHIPS
+from apertus_jax.training.planning.flops import train_flops_per_token
+from apertus_jax.training.planning.plan import MemoryPlan, plan_memory, plan_mesh
+from apertus_jax.training.planning.proposals import (
+    Shape,
+    planned_roofline,
+    planned_warnings,
+    planned_wire,
+    proposals,
+)
 from apertus_jax.training.planning.topology import (
     Topology,
     described_devices,
@@ -27,6 +37,7 @@ from apertus_jax.training.planning.topology import (
 from apertus_jax.training.program import make_program
 from apertus_jax.training.train_step import Objective
 
+REMAT_PROPOSED = ("none", "dots", "save_attention", "full")
 Section = tuple[str, list[tuple[str, str]]]
 
 
@@ -39,10 +50,13 @@ def plan_topology(
     mesh_config: sharding.MeshConfig,
     mesh: Mesh,
     batch_size: int,
+    memory: MemoryPlan,
     compile: bool,
     options: Mapping[str, str],
 ) -> dict[str, Any]:
     """Returns what is printed and recorded of a topology; with `compile`, also of the step compiled for it.
+
+    `memory` is that of one device, as planned for this mesh and batch.
 
     Raises:
       UserError: the compiler refuses the step or an option.
@@ -53,6 +67,9 @@ def plan_topology(
         "slices": topology.slices,
         "axes": {axis: _reach(mesh, axis) for axis, size in mesh.shape.items() if size > 1},
     }
+    shape = Shape(batch_size, training.sequence_length, training.accumulation, objective.num_tiles)
+    wire: Mapping[str, float] | None = None
+    synchronous: dict[str, float] = {}
     if compile:
         # Tracing asks for JAX's default devices, which must not be TPUs that libtpu would look for here.
         if not os.environ.get("JAX_PLATFORMS"):
@@ -62,7 +79,28 @@ def plan_topology(
             devices=list(mesh.devices.flat),
         )
         step = compile_step(program, batch_size, options)
+        wire = step.wire_by_axes
+        synchronous = {axes: sent - step.asynchronous.get(axes, 0.0) for axes, sent in wire.items()}
         figures |= {"compiler_options": dict(options), "batch_size": batch_size, "step": dataclasses.asdict(step)}
+    state = memory.parameters + memory.optimizer_state
+    line, again = planned_roofline(model, mesh, topology, shape, state, wire, synchronous)
+    tokens = batch_size * training.sequence_length
+    flops = tokens * train_flops_per_token(model, training.sequence_length) / topology.num_devices
+    figures["roofline"] = dataclasses.asdict(line) | {
+        "recomputed_share": again,
+        "wire": dict(planned_wire(model, mesh, shape, topology.kind.dimensions) if wire is None else wire),
+        "mfu": flops / line.step / topology.kind.device.flops_per_second,
+        "tokens_per_second_and_chip": tokens / line.step / topology.num_devices * topology.kind.devices,
+    }
+    figures["warnings"] = planned_warnings(mesh, shape)
+    if mesh.shape["tensor"] == mesh.shape["context"] == 1:
+        abstract, rules = plan_mesh(mesh_config, topology.num_devices), mesh_config.axis_rules("tpu")
+        others = [dataclasses.replace(model, remat_policy=policy) for policy in REMAT_PROPOSED]
+        candidates = [
+            (each, plan_memory(each, optimizer, objective, training, batch_size, abstract, rules)) for each in others
+        ]
+        better = proposals(candidates, topology, shape, mesh.shape["fsdp"])
+        figures["proposals"] = [dataclasses.asdict(each) for each in better]
     return figures
 
 
@@ -99,7 +137,7 @@ def topology_sections(figures: Mapping[str, Any]) -> list[Section]:
         took = readable(figures["step"]["compile_seconds"], SECONDS)
         heading = f"A step of {figures['batch_size']:,} sequences, compiled for it in {took}"
         sections.append((heading, _compiled_rows(figures["step"])))
-    return sections
+    return [*sections, _roofline_section(figures)]
 
 
 def _reach(mesh: Mesh, axis: str) -> str:
@@ -125,6 +163,42 @@ def _compiled_rows(step: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("of them computed again", f"{again / total:.0%}" if total else "0%"),
         *(("warning", line) for line in step["warnings"]),
     ]
+
+
+def _roofline_section(figures: Mapping[str, Any]) -> Section:
+    """Returns bounds and prediction, the peaks they are of, and what would do better."""
+    line, chip = figures["roofline"], CHIPS[figures["chip"]]
+    sent = (
+        "as compiled; what has no work meanwhile is waited for" if "step" in figures else "own arithmetic, all hidden"
+    )
+    meshes = [
+        (
+            "proposed",
+            f"{' × '.join(f'{axis} {size}' for axis, size in each['mesh'].items())}: "
+            f"remat {each['remat_policy']}, {readable(each['step_seconds'], SECONDS)}, "
+            f"{readable(each['unhidden_seconds'], SECONDS)} with no byte hidden, {_bytes(each['memory_bytes'])}",
+        )
+        for each in figures.get("proposals", [])
+    ]
+    rows = [
+        ("a step", f"{readable(line['step'], SECONDS)}, bound by {line['bound']}"),
+        ("MFU", f"{line['mfu']:.0%}"),
+        ("tokens per second and chip", f"{line['tokens_per_second_and_chip']:,.0f}"),
+        ("arithmetic", f"{readable(line['arithmetic'], SECONDS)}, {line['recomputed_share']:.0%} of it computed again"),
+        ("memory", readable(line["memory"], SECONDS)),
+        *(
+            (f"network, {axes}", f"{readable(took, SECONDS)} for {_bytes(line['wire'][axes])}")
+            for axes, took in line["network"].items()
+        ),
+        ("waiting for the network", readable(line["waiting"], SECONDS)),
+        ("bytes sent", sent),
+        ("peak of a chip", f"{readable(chip.flops_per_second)} FLOP/s, {_bytes(chip.memory_bandwidth)}/s of memory"),
+        ("a link, one way; between slices", f"{_bytes(chip.link_bandwidth)}/s; {_bytes(chip.slow_bandwidth)}/s a chip"),
+        ("share of the peak in arithmetic", f"{chip.efficiency:.0%}: {chip.efficiency_source}"),
+        *(("warning", line) for line in figures["warnings"]),
+        *meshes,
+    ]
+    return ("Roofline", rows)
 
 
 def _bytes(count: float) -> str:
