@@ -173,3 +173,13 @@ def test_convolutions_have_the_flops_of_their_products():
         "  %c = bf16[32,16,1]{1,0,2} convolution(%x, %k), window={size=4}, dim_labels=0fb_0io->bf0"
     )
     assert step_flops(program(grouped=line), 1).products == 2 * 4 * 64 * 32 * 16
+
+
+def test_a_kernel_beside_those_of_the_backward_pass_is_again():
+    heads = "bf16[2,8,64,16]{3,2,1,0}"
+    calls = [f"%splash_mha_{part} = {heads} custom-call(%q)" for part in ("fwd.1", "dq.1", "dkv.1")]
+    product = 2 * 8 * 64 * 128 * 16  # the causal half of one
+    forward = step_flops(program(grouped=calls[0]), sequence_length=128)
+    assert (forward.kernels, forward.again) == (2 * product, 0)
+    backward = step_flops(program(grouped="\n  ".join(calls)), sequence_length=128)
+    assert (backward.kernels, backward.again) == (9 * product, 2 * product)
