@@ -7,6 +7,7 @@ vocabulary, as plain cross-entropy does, and not four.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,12 @@ import jax.numpy as jnp
 from apertus_jax.errors import UserError
 
 _Gradients = tuple[jax.Array, jax.Array, jax.Array]  # of hidden, of lm_head, and the losses: that of the weights
+Placement = Callable[[jax.Array], jax.Array]
+
+
+def as_it_is(lm_head: jax.Array) -> jax.Array:
+    """The `placement` of one that stays where it is."""
+    return lm_head
 
 
 def cross_entropy(
@@ -23,6 +30,7 @@ def cross_entropy(
     weights: jax.Array,
     num_tiles: int = 8,
     batch_shards: int = 1,
+    placement: Placement = as_it_is,
 ) -> tuple[jax.Array, jax.Array]:
     """Weighted cross-entropy of next tokens → (float32[] sum of weight × loss, float32[] sum of weights).
 
@@ -31,8 +39,9 @@ def cross_entropy(
     (docs/reference/model_and_training.md §2.4); the gradient of lm_head is added up in float32. T need not be a
     multiple of `num_tiles`. `batch_shards`, a divisor of B, is how many ways the mesh splits B: each shard adds up its
     own lm_head gradient and they are summed once at the end instead of once per tile, at the price of one float32
-    [D, V] on each device. Only first derivatives exist. Divide with `mean_loss`. Raises UserError if batch_shards does
-    not divide B.
+    [D, V] on each device. `placement` constrains the lm_head, in hidden's dtype, to how all tiles use it: a mesh that
+    splits D else gathers it for each tile; its gradient is not constrained. Only first derivatives exist. Divide with
+    `mean_loss`. Raises UserError if batch_shards does not divide B.
     """
     if hidden.shape[0] % batch_shards:
         raise UserError(
@@ -41,7 +50,7 @@ def cross_entropy(
         )
     if weights.dtype == jnp.bool_:
         weights = weights.astype(jnp.float32)
-    return _cross_entropy(num_tiles, batch_shards, hidden, lm_head, labels, weights)
+    return _cross_entropy(num_tiles, batch_shards, placement, hidden, lm_head, labels, weights)
 
 
 def mean_loss(loss_sum: jax.Array, weight_sum: jax.Array) -> jax.Array:
@@ -68,28 +77,30 @@ def token_losses(hidden: jax.Array, lm_head: jax.Array, labels: jax.Array, num_t
     return _join(losses, labels.shape[1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _cross_entropy(
     num_tiles: int,
     batch_shards: int,
+    placement: Placement,
     hidden: jax.Array,
     lm_head: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    losses = token_losses(hidden, lm_head, labels, num_tiles)
+    losses = token_losses(hidden, placement(lm_head.astype(hidden.dtype)), labels, num_tiles)
     return jnp.sum(losses * weights), jnp.sum(weights)
 
 
 def _cross_entropy_forward(
     num_tiles: int,
     batch_shards: int,
+    placement: Placement,
     hidden: jax.Array,
     lm_head: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
 ) -> tuple[tuple[jax.Array, jax.Array], _Gradients]:
-    kernel = lm_head.astype(hidden.dtype)
+    kernel = placement(lm_head.astype(hidden.dtype))
     accumulator = jnp.zeros((batch_shards, *lm_head.shape), jnp.float32)
 
     def step(accumulator: jax.Array, tiles: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -106,7 +117,11 @@ def _cross_entropy_forward(
 
 
 def _cross_entropy_backward(
-    num_tiles: int, batch_shards: int, gradients: _Gradients, cotangents: tuple[jax.Array, jax.Array]
+    num_tiles: int,
+    batch_shards: int,
+    placement: Placement,
+    gradients: _Gradients,
+    cotangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, None, jax.Array]:
     d_hidden, d_lm_head, losses = gradients
     loss_cotangent, weight_cotangent = cotangents

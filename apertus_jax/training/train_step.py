@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -106,8 +107,16 @@ def batch_loss(
         method="hidden_states",
     )
     labels = batch["tokens"][:, 1:]
-    loss, _ = cross_entropy(hidden, params["lm_head"]["kernel"], labels, weights, num_tiles, batch_shards)
+    kernel = params["lm_head"]["kernel"]
+    loss, _ = cross_entropy(hidden, kernel, labels, weights, num_tiles, batch_shards, _gathered_once)
     return loss
+
+
+def _gathered_once(lm_head: jax.Array) -> jax.Array:
+    """Constrains the output matrix [D, V] to have D whole before the tiles, each of which would gather it."""
+    with jax.named_scope("lm_head"):
+        constrained: jax.Array = nn.with_logical_constraint(lm_head, (None, "activation_vocab"))
+    return constrained
 
 
 def accumulate_gradients(

@@ -6,9 +6,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from apertus_jax import sharding
+from apertus_jax.model import ModelConfig
+from apertus_jax.optimization import ademamix, optimizer_chain
+from apertus_jax.training import Objective
+from apertus_jax.training.planning.ahead_of_time import part_of_model
 from apertus_jax.training.planning.collectives import collectives_of, wire_by_axes, wire_by_kind
 from apertus_jax.training.planning.hlo_flops import step_flops
 from apertus_jax.training.planning.hlo_text import read_hlo
+from apertus_jax.training.program import make_program
 
 MESH = {"data": 2, "fsdp": 4, "tensor": 1, "context": 1}
 LOOP = """HloModule step, is_scheduled=true
@@ -183,3 +188,14 @@ def test_a_kernel_beside_those_of_the_backward_pass_is_again():
     assert (forward.kernels, forward.again) == (2 * product, 0)
     backward = step_flops(program(grouped="\n  ".join(calls)), sequence_length=128)
     assert (backward.kernels, backward.again) == (9 * product, 2 * product)
+
+
+def test_output_matrix_is_gathered_once_for_all_tiles():
+    model = ModelConfig(512, 32, 64, 2, 4, 2)
+    optimizer = optimizer_chain(ademamix(1e-3), 0.1)
+    mesh = sharding.MeshConfig(data=2, fsdp=4)
+    program = make_program(model, optimizer, Objective(num_tiles=8), mesh, 1, 64)
+    text = program.compile(16).as_text()
+    found = collectives_of(read_hlo(text), {"data": 2, "fsdp": 4, "tensor": 1, "context": 1})
+    of_lm_head = [each for each in found if each.kind == "all-gather" and part_of_model(each.op_name) == "lm_head"]
+    assert [each.times for each in of_lm_head] == [1]

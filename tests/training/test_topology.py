@@ -116,6 +116,7 @@ def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
     [
         ("jit(train_step)/jvp(T)/while/body/layers/feedforward/up/BTD,DF->BTF/dot_general", "layers/feedforward/up"),
         ("jit(train_step)/jvp()/while/body/closed_call/BTD,DV->BTV/dot_general", "lm_head"),
+        ("jit(train_step)/jvp(lm_head)/sharding_constraint", "lm_head"),
         ("jit(train_step)/jvp(T)/Transformer._embed/embedder/gather", "embedder"),
         ("", "an operation without a name"),
     ],

@@ -111,7 +111,7 @@ def part_of_model(op_name: str) -> str:
     for scope in scopes:
         if scope in op_name:
             tail = op_name[op_name.index(scope) :].split("/")
-            return "lm_head" if scope == "DV->" else "/".join(tail[:3] if scope == "layers/" else tail[:1])
+            return "lm_head" if scope == "DV->" else "/".join(tail[:3] if scope == "layers/" else tail[:1]).rstrip(")")
     return op_name.rpartition("/")[2] or "an operation without a name"
 
 

@@ -39,12 +39,15 @@ MEMORY_SHARE = 0.9  # of a device that a proposal may fill
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes of a step: sequences in all and of how many tokens, pieces they are computed in, tiles of the loss."""
+    """Sizes of a step: all its sequences, their length, the pieces it is computed in, gathers of lm_head in each piece.
+
+    Until 2026-12 the tiles of the loss gathered the output matrix each for itself.
+    """
 
     batch_size: int
     sequence_length: int
     accumulation: int
-    num_tiles: int
+    head_gathers: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ def gathers_become_reductions(mesh: Mesh) -> bool:
     return sum(extent > 1 for extent in torus_extents(mesh, "fsdp")) > MOST_DIMENSIONS
 
 
-def planned_warnings(mesh: Mesh, shape: Shape) -> list[str]:
+def planned_warnings(mesh: Mesh) -> list[str]:
     """Returns one line for each thing that will cost more than it must."""
     lines = []
     if gathers_become_reductions(mesh):
@@ -81,8 +84,6 @@ def planned_warnings(mesh: Mesh, shape: Shape) -> list[str]:
             "fsdp reaches over three dimensions of the torus, where XLA makes all-reduces of the gathers of every "
             "matrix (layers/attention, layers/feedforward, lm_head): twice the bytes; lay it over two, with data"
         )
-    if mesh.shape["fsdp"] > 1 and shape.num_tiles > 1:
-        lines.append(f"lm_head is gathered {shape.num_tiles} times a step, once for each tile (Objective.num_tiles)")
     return lines
 
 
@@ -107,7 +108,7 @@ def planned_wire(model: ModelConfig, mesh: Mesh, shape: Shape, torus_dimensions:
     wire = {
         "fsdp": pieces
         * (
-            wire_bytes(dear, gathered + shape.num_tiles * ITEM * head, fsdp)
+            wire_bytes(dear, gathered + shape.head_gathers * ITEM * head, fsdp)
             + wire_bytes(scatter, kernels, fsdp)
             + (wire_bytes("reduce-scatter", GRADIENT_ITEM * head, fsdp) if sizes["data"] == 1 else 0)
         )

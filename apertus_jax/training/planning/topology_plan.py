@@ -67,7 +67,7 @@ def plan_topology(
         "slices": topology.slices,
         "axes": {axis: _reach(mesh, axis) for axis, size in mesh.shape.items() if size > 1},
     }
-    shape = Shape(batch_size, training.sequence_length, training.accumulation, objective.num_tiles)
+    shape = Shape(batch_size, training.sequence_length, training.accumulation)
     wire: Mapping[str, float] | None = None
     synchronous: dict[str, float] = {}
     if compile:
@@ -92,7 +92,7 @@ def plan_topology(
         "mfu": flops / line.step / topology.kind.device.flops_per_second,
         "tokens_per_second_and_chip": tokens / line.step / topology.num_devices * topology.kind.devices,
     }
-    figures["warnings"] = planned_warnings(mesh, shape)
+    figures["warnings"] = planned_warnings(mesh)
     if mesh.shape["tensor"] == mesh.shape["context"] == 1:
         abstract, rules = plan_mesh(mesh_config, topology.num_devices), mesh_config.axis_rules("tpu")
         others = [dataclasses.replace(model, remat_policy=policy) for policy in REMAT_PROPOSED]
