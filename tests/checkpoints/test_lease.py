@@ -82,21 +82,21 @@ def test_lease_holds_within_one_process_and_ends_with_release(tmp_path):
 
 
 def test_heartbeat_lease_refuses_a_second_holder_until_release(tmp_path):
-    with HeartbeatLease(tmp_path, heartbeat_seconds=0.05) as lease:
+    with HeartbeatLease(tmp_path, heartbeat_seconds=0.3) as lease:
         with pytest.raises(UserError, match=f"in use by process {os.getpid()} on {socket.gethostname()}"):
-            HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
-        time.sleep(0.3)
+            HeartbeatLease(tmp_path, heartbeat_seconds=0.3)
+        time.sleep(1.5)
         with pytest.raises(UserError):
-            HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
+            HeartbeatLease(tmp_path, heartbeat_seconds=0.3)
         lease.check()
-    HeartbeatLease(tmp_path, heartbeat_seconds=0.05).release()
+    HeartbeatLease(tmp_path, heartbeat_seconds=0.3).release()
 
 
 def test_stopped_heartbeat_lease_is_taken_over_and_loss_reported(tmp_path):
     long_ago = time.time() - 1000
     # A clock that stands still: to everyone else, this holder died long ago.
     first = HeartbeatLease(tmp_path, heartbeat_seconds=0.3, clock=lambda: long_ago)
-    second = HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
+    second = HeartbeatLease(tmp_path, heartbeat_seconds=0.3)
     with pytest.raises(UserError, match="took over the lease"):
         for _ in range(100):
             first.check()
@@ -104,6 +104,6 @@ def test_stopped_heartbeat_lease_is_taken_over_and_loss_reported(tmp_path):
     first.release()
     second.check()
     with pytest.raises(UserError, match="in use"):
-        HeartbeatLease(tmp_path, heartbeat_seconds=0.05)
+        HeartbeatLease(tmp_path, heartbeat_seconds=0.3)
     second.release()
     assert not (tmp_path / "LEASE.json").exists()

@@ -120,7 +120,7 @@ def test_reader_and_removal_never_both_win(tmp_path):
 def object_store(tmp_path, monkeypatch):
     """A committed folder that is taken for one of an object store, which has no locks."""
     monkeypatch.setattr(reader_lease, "is_local", lambda path: False)
-    monkeypatch.setattr(reader_lease, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(reader_lease, "HEARTBEAT_SECONDS", 0.5)
     folder = epath.Path(tmp_path / "step")
     folder.mkdir()
     artifacts.write_atomically(folder / "COMMITTED.json", "{}")
@@ -133,7 +133,7 @@ def heartbeat(folder, at):
 
 def test_reader_of_an_object_store_is_seen_by_its_heartbeat(object_store):
     lease = ReaderLease(object_store)
-    time.sleep(0.5)
+    time.sleep(2.5)  # longer than a reader without heartbeats would count
     assert not remove_unless_read(object_store) and artifacts.list_files(object_store) == []
     lease.release()
     assert [path.name for path in object_store.iterdir()] == ["COMMITTED.json"]
