@@ -38,6 +38,10 @@ class TrainingConfig:
       accumulation: sequential pieces per step; the batch must divide by it.
       clip_norm: global gradient norm above which gradients are scaled down (0.1 in the released runs); None for never.
       seed: decides initial parameters and data order.
+      init_from: weights to start from in place of random ones: a model folder, a Hugging Face Apertus folder, or a run;
+        "" for none. A run that has a checkpoint goes on from it.
+      init_step: a committed step of the run `init_from`; None for its last one.
+      init_optimizer: go on from that step with its optimizer state, step count and order of samples.
       log_every, checkpoint_every: in steps.
       keep_last: newest checkpoints kept; keep_every: multiples of this many steps are kept for good (0: none).
       max_skipped_in_a_row: non-finite steps tolerated in a row before the run stops with an error; their updates are
@@ -61,6 +65,10 @@ class TrainingConfig:
     checked_blocks: int = free_to_change(8)
     trackers: tuple[Tracker, ...] = free_to_change((TensorBoardTracker(),))
     name: str = free_to_change("")
+    # The parent itself stands in the run's record, by digest, and another one is refused.
+    init_from: str = free_to_change("")
+    init_step: int | None = free_to_change(None)
+    init_optimizer: bool = free_to_change(False)
 
     def __post_init__(self) -> None:
         for name in ("accumulation", "log_every", "checkpoint_every", "keep_last", "prefetch"):

@@ -74,15 +74,12 @@ def pretrain(
     allow_config_change: bool = False,
     distributed: bool = False,
     supervision: Supervision = Supervision(),  # noqa: B008 (frozen)
-    init_from: str = "",
-    init_step: int | None = None,
-    init_optimizer: bool = False,
     caller: Caller = Caller(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
     """Trains until the last step of `schedule`.
 
-    The first state is, in this order, 1 the newest valid checkpoint of `output`, 2 the weights of `init_from`,
-    3 random.
+    The first state is, in this order, 1 the newest valid checkpoint of `output`, 2 the weights that
+    `training.init_from` names, 3 random.
 
     Args:
       store: folder of the token store.
@@ -100,10 +97,6 @@ def pretrain(
       allow_config_change: go on although the configuration is another than at the start of the run.
       distributed: this is one process of a job of several, see `join_job`.
       supervision: what ends a run in time, skips steps, and looks at them more closely.
-      init_from: a model folder, a Hugging Face Apertus folder, or a run to start from; "" for random weights.
-      init_step: a committed step of the run `init_from`; None for its last one.
-      init_optimizer: go on from the step of the run `init_from` with its optimizer state, step count and order of
-        samples, under this configuration. Otherwise its weights alone are taken: fresh optimizer, step 0.
       caller: what the calling process supplies; no gin file binds it.
 
     Returns:
@@ -123,7 +116,7 @@ def pretrain(
     check_vocabulary(token_store, model, store)
     removed = plan_removals(token_store, model, removals)
     asked = _Asked(folder, token_store, mixture, schedule, training, allow_config_change)
-    origin = find_origin(StartFrom(init_from, init_step, init_optimizer), folder, token_store, model)
+    origin = find_origin(_start_of(training), folder, token_store, model)
     # A run that goes on may have consumed other samples than these batches make: how many is known further down.
     stream = None if folder.mixture.exists() or origin.branches else asked.stream()
     # ---------------------------------------------------------------- program
@@ -229,6 +222,11 @@ class _Begun:
     schedule: ResolvedSchedule
     config: Mapping[str, str]
     changes: Sequence[Change]
+
+
+def _start_of(training: TrainingConfig) -> StartFrom:
+    """Returns what the settings ask a run to start from."""
+    return StartFrom(training.init_from, training.init_step, training.init_optimizer)
 
 
 def _make_program(

@@ -8,6 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding, PartitionSpec
 
 from apertus_jax import sharding
+from apertus_jax.checkpoints import huggingface_repository
 from apertus_jax.errors import UserError
 from apertus_jax.model import abstract_parameters, model_folder
 from apertus_jax.model.model_folder import load_model, save_model
@@ -117,7 +118,7 @@ def test_damaged_model_is_refused_on_the_mesh_too(tmp_path, config, params):
 def test_commands_convert_without_the_whole_model(tmp_path, config, params, monkeypatch):
     save_model(tmp_path / "model", config, params)
     save_huggingface(tmp_path / "by_hand", config, params)
-    for module in (model_folder, huggingface):
+    for module in (model_folder, huggingface_repository):
         monkeypatch.setattr(module, "unflatten_dict", None)  # which a whole tree is made with
     export(tmp_path / "model", tmp_path / "repository")
     import_huggingface(tmp_path / "repository", tmp_path / "again")

@@ -32,6 +32,7 @@ def small_run(store: Any, output: Any, training: dict[str, Any] | None = None, *
     }
     schedule |= {name: overrides.pop(name) for name in (*schedule, "stop_step") if name in overrides}
     removals = {name: overrides.pop(name) for name in ("tombstones", "on_tombstoned", "date") if name in overrides}
+    started = {name: overrides.pop(name) for name in ("init_from", "init_step", "init_optimizer") if name in overrides}
     arguments = {
         "store": str(store),
         "output": str(output),
@@ -41,7 +42,7 @@ def small_run(store: Any, output: Any, training: dict[str, Any] | None = None, *
         "optimizer": ademamix,
         "schedule": RunSchedule(**schedule),
         "removals": RemovalOptions(**removals),
-        "training": TrainingConfig(**(TRAINING | (training or {}))),
+        "training": TrainingConfig(**(TRAINING | (training or {}) | started)),
         **overrides,
     }
     return pretrain(**arguments)

@@ -113,8 +113,7 @@ def test_repository_goes_on_here_as_in_torch(store, tmp_path, num_kv_heads, dtyp
     small_run(
         store,
         tmp_path / "run",
-        {"log_every": 1, "clip_norm": CLIP},
-        init_from=str(tmp_path / "theirs"),
+        {"log_every": 1, "clip_norm": CLIP, "init_from": str(tmp_path / "theirs")},
         model=causal,
         objective=OBJECTIVE,
         optimizer=functools.partial(adamw, weight_decay=DECAY),

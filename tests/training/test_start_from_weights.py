@@ -266,7 +266,7 @@ def test_folder_that_cannot_be_started_from_is_one_line(store, exported, tmp_pat
     folder = damaged(exported, tmp_path, change)
     with pytest.raises(UserError, match=words) as caught:
         small_run(store, tmp_path / "run", init_from=str(folder))
-    assert "\n" not in str(caught.value) and str(caught.value).startswith(f"pretrain.init_from = '{folder}'")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(f"TrainingConfig.init_from = '{folder}'")
     assert not (tmp_path / "run").exists()
 
 
@@ -283,7 +283,7 @@ def test_wrong_parents_are_refused_before_anything_is_written(store, finished_ru
         ({"init_from": "somebody/apertus"}, "hf download somebody/apertus"),
         ({"init_from": str(tmp_path)}, "does not exist; give the folder of a Hugging Face Apertus model"),
         ({"init_from": str(exported), "init_optimizer": True}, "init_optimizer is for the folder of a run"),
-        ({"init_step": 5}, "init_step is set and pretrain.init_from is not"),
+        ({"init_step": 5}, "init_step is set and TrainingConfig.init_from is not"),
         ({"init_from": str(tmp_path / "run")}, "itself, which resumes by itself"),
     ]
     for arguments, words in refused:

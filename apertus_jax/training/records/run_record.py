@@ -45,10 +45,6 @@ FREE_TO_CHANGE = free_bindings(TrainingConfig, RunSchedule, RemovalOptions, JobL
     "pretrain.distributed",
     "pretrain.evaluators",
     "pretrain.supervision",
-    # The parent itself stands in the record, by digest, and another one is refused.
-    "pretrain.init_from",
-    "pretrain.init_step",
-    "pretrain.init_optimizer",
 }
 # Bindings that came after runs were recorded → what those runs had; with that value they are as if absent.
 ADDED_LATER = {

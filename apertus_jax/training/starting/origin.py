@@ -1,7 +1,7 @@
 """Origin of a run: which of its own checkpoint, weights of before and random numbers its first state comes from.
 
-The order is: 1 resume this run, 2 start from weights (`pretrain.init_from`), 3 random. A run has one parent for good:
-its record says which, and another one is refused.
+The order is: 1 resume this run, 2 start from weights (`TrainingConfig.init_from`), 3 random. A run has one parent for
+good: its record says which, and another one is refused.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def _check_same_data(weights: ParentWeights, store: TokenStore) -> None:
     record = weights.record
     if record.with_optimizer and (record.store, record.tokenizer) != (store.digest, store.tokenizer_digest):
         raise UserError(
-            f"pretrain.init_optimizer goes on with the samples of that run, which read the token store {record.store} "
-            f"and not {store.digest} of {store.folder}; give its own store, or start from its weights alone"
+            "TrainingConfig.init_optimizer goes on with the samples of that run, which read the token store "
+            f"{record.store} and not {store.digest} of {store.folder}; give its own store, or start from its weights "
+            "alone"
         )

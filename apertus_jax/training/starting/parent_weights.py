@@ -26,7 +26,7 @@ from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.storage.run_parent import HUGGINGFACE, MODEL, PARENT, RUN, Parent, parent_from_json
 from apertus_jax.storage.tokenizer_files import TOKENIZER_FILE, read_tokenizer_file, read_vocabulary
 
-SETTING = "pretrain.init_from"
+SETTING = "TrainingConfig.init_from"
 # What a run may do otherwise than its parent with the same weights, which is written down.
 ON_RECORD = ("rope_theta", "rope_scaling", "max_position_embeddings", "doc_attention", "reset_positions")
 # The published format does not say how documents were told apart, only our exports do.
@@ -56,7 +56,7 @@ class StartFrom:
     def __post_init__(self) -> None:
         if not self.path and (self.step is not None or self.with_optimizer):
             name = "init_optimizer" if self.with_optimizer else "init_step"
-            raise UserError(f"pretrain.{name} is set and {SETTING} is not; give --init_from=FOLDER")
+            raise UserError(f"TrainingConfig.{name} is set and {SETTING} is not; give --init_from=FOLDER")
 
     @property
     def place(self) -> epath.Path:
@@ -93,7 +93,7 @@ def open_parent(asked: StartFrom) -> ParentWeights:
             return _step_of_run(RunFolder(place), asked)
         if asked.step is not None or asked.with_optimizer:
             name = "init_optimizer" if asked.with_optimizer else "init_step"
-            raise UserError(f"pretrain.{name} is for the folder of a run, which this is not; leave it out")
+            raise UserError(f"TrainingConfig.{name} is for the folder of a run, which this is not; leave it out")
         kind = artifacts.kind_of(place) if artifacts.is_complete(place) else HUGGINGFACE_KIND
         return _repository(place, asked.path) if kind == HUGGINGFACE_KIND else _model_folder(place)
 
