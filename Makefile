@@ -52,7 +52,7 @@ docs: $(VENV)/.installed-docs
 	@echo "open build/docs/index.html"
 
 test: install-dev
-	$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Of the core's tests those that need neither torch nor transformers.
 CORE_TESTS = $(shell grep -LE 'torch|transformers' tests/model/test_*.py tests/objectives/test_*.py tests/optimization/test_*.py)
