@@ -30,6 +30,7 @@ BEATS_PER_LIMIT = 20
 # Shares of `JobLimits.lost_seconds`: silence that counts as lost, and how long the others are given to read of it.
 SILENT_SHARE, TELLING_SHARE = 0.5, 0.2
 ENDED = "ended"
+NEW_BEATS = 2  # after the first that is read: one may have been on its way when its process died
 LONGEST_REASON = 300
 
 # How XLA's statuses begin where they are raised as a ValueError.
@@ -118,14 +119,14 @@ class JobMonitor:
         """Tells the others of an error here; returns when all have failed alike or were told.
 
         Raises:
-          TemporaryFailure: a collective failed and no process was found lost in time. The others are told of it: one
-            that waits in the same collective would do so for ever.
+          TemporaryFailure: a collective failed and every process still answers. The others are told of it: one that
+            waits in the same collective would do so for ever.
         """
         line = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         if _is_of_devices(error):
             # Collectives fail a moment after a neighbour dies, sooner than anybody knows who it was.
             _log.warning("a computation failed (%s); looking which process was lost", line)
-            if not self._closed.wait(self._limits.lost_seconds * (SILENT_SHARE + TELLING_SHARE)):
+            if self._all_others_answer():
                 with contextlib.suppress(jax.errors.JaxRuntimeError):
                     self._say_lost(self._channel.index, f"ended with {line}")
                     self._wait_until_all_have_read()
@@ -141,6 +142,23 @@ class JobMonitor:
             self._say_lost(self._channel.index, f"ended with {line}")
             self._wait_until_all_have_read()
         self._channel.leave()
+
+    def _all_others_answer(self) -> bool:
+        """Waits until each other process has beaten again or is done; False when the watch was closed meanwhile.
+
+        One that is lost does not beat. However late process 0 finds it, it then names it and this process is ended,
+        so that a collective that failed here is never told in the place of the loss that it failed by.
+        """
+        heard: dict[int, set[str]] = {
+            index: set() for index in range(self._channel.count) if index != self._channel.index
+        }
+        while not all(ENDED in beats or len(beats) > NEW_BEATS for beats in heard.values()):
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # the clock decides whether process 0 is lost
+                for index, beat in self._channel.read("alive").items():
+                    heard.get(int(index), set()).add(beat)
+            if self._closed.wait(self._interval / 2):
+                return False
+        return True
 
     def _beat_and_listen(self) -> None:
         while not self._closed.wait(self._interval):

@@ -160,18 +160,57 @@ def test_limits_that_no_job_can_keep_are_refused():
         JobLimits(on_stuck="wait")
 
 
+def fail_in_a_collective(monitor):
+    """Ends the watch of a process whose collective failed, and returns what came of it."""
+    error = jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: connection closed by peer")
+    with pytest.raises(TemporaryFailure, match="every process of the job still answers"):
+        monitor.__exit__(type(error), error, None)
+
+
 def test_all_are_told_of_a_collective_that_failed_here(job, monkeypatch):
     """One that waits in the same collective would wait for ever."""
-    monitors, _, lines = job
-    clock = iter(range(10_000))
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(monitors[1]._closed, "wait", lambda seconds: False)
-    error = jax.errors.JaxRuntimeError("UNKNOWN: Gloo context initialization failed")
-    with pytest.raises(TemporaryFailure, match="every process of the job still answers"):
-        monitors[1].__exit__(type(error), error, None)
-    assert monitors[1]._channel.has_left
+    monitors, shared, lines = job
+    monkeypatch.setattr(monitors[1]._closed, "wait", lambda seconds: time.sleep(0.001))
+    thread = threading.Thread(target=fail_in_a_collective, args=(monitors[1],))
+    thread.start()
+    while thread.is_alive() and "lost/first" not in shared.texts:
+        for other in (2, 0):
+            monitors[other].tick()
+        time.sleep(0.01)
     for other in (2, 0):
         with pytest.raises(Ended):
             monitors[other].tick()
-        assert lines[other].startswith("process 1 of 3 ended with JaxRuntimeError: UNKNOWN: Gloo context")
+        assert lines[other].startswith("process 1 of 3 ended with JaxRuntimeError: UNKNOWN: Gloo AllGather")
+    thread.join()
+    assert monitors[1]._channel.has_left
+
+
+def test_the_lost_one_is_named_not_whose_collective_failed(job, monkeypatch):
+    """However late process 0 looks: here it first looks after the process that failed has asked a hundred times."""
+    monitors, shared, lines = job
+    asked = []
+    monkeypatch.setattr(monitors[1]._closed, "wait", lambda seconds: asked.append(time.sleep(0.001)))
+    shared.texts["alive/2"] = "7"
+    thread = threading.Thread(target=fail_in_a_collective, args=(monitors[1],))
+    thread.start()
+    while thread.is_alive() and len(asked) < 100:
+        for other in (1, 0):
+            monitors[other].tick()
+        time.sleep(0.005)
+    assert thread.is_alive() and "lost/first" not in shared.texts
+    with monkeypatch.context() as later:
+        now = time.monotonic() + LIMITS.lost_seconds
+        later.setattr(time, "monotonic", lambda: now)
+        monitors[1].tick()
+        shared.texts["alive/0"] = "later"
+        monitors[0]._judge()
+    with pytest.raises(Ended):
+        monitors[1].tick()
+    assert lines[1].startswith("process 2 of 3 died or stalled: it is silent for ")
+    for beat in "89":  # so that the thread, whose process has ended, ends too
+        shared.texts["alive/2"] = beat
+        asked.clear()
+        while thread.is_alive() and len(asked) < 2:
+            time.sleep(0.001)
+    thread.join()
+    assert shared.texts["lost/first"].startswith("process 2 of 3"), "the first word stands"

@@ -61,7 +61,6 @@ def check_loss(tmp_path, number, lost, count, told):
         assert "; the restart goes on from step 250; exit status 75 asks to be started again" in line
 
 
-@pytest.mark.slow  # under load another process may tell of its failed collective first, and is named instead
 def test_a_killed_process_is_named_by_the_other_three(tmp_path):
     check_loss(tmp_path, signal.SIGKILL, 2, 4, "JobLimits.lost_seconds = 10")
 
