@@ -15,13 +15,10 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +26,8 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "interposed_calls.h"
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -179,8 +178,6 @@ static int path_is_watched(int folder, const char *given, char *path) {
     return watched_length && !inside && given && absolute_path(folder, given, path) && is_watched(path);
 }
 
-#define NEXT(name) static __typeof__(name) *next; if (!next) next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
-
 #define GUARDED_CALL(type, call, path, needs_space, changes, perform) \
     do {                                                  \
         type outcome = -1;                                \
@@ -201,15 +198,6 @@ static int changes_something(const char *path, int flags) {
     int exists = syscall(SYS_newfstatat, AT_FDCWD, path, &status, 0) == 0;
     return (flags & O_CREAT && !exists) || (flags & O_TRUNC && exists && status.st_size > 0);
 }
-
-#define OPEN_MODE                              \
-    int mode = 0;                              \
-    if (flags & (O_CREAT | __O_TMPFILE)) {     \
-        va_list arguments;                     \
-        va_start(arguments, flags);            \
-        mode = va_arg(arguments, int);         \
-        va_end(arguments);                     \
-    }
 
 #define DEFINE_OPEN(name)                                                                        \
     int name(const char *given, int flags, ...) {                                                \

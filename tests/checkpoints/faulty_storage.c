@@ -5,12 +5,9 @@
  * gets one line per fault: the call, tab, the path.
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,6 +16,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "interposed_calls.h"
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const char *below;
@@ -68,17 +67,6 @@ static int descriptor_fails(const char *call, int descriptor) {
     path[length] = 0;
     return fails(call, path);
 }
-
-#define NEXT(name) static __typeof__(name) *next; if (!next) next = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
-
-#define OPEN_MODE                          \
-    int mode = 0;                          \
-    if (flags & (O_CREAT | __O_TMPFILE)) { \
-        va_list arguments;                 \
-        va_start(arguments, flags);        \
-        mode = va_arg(arguments, int);     \
-        va_end(arguments);                 \
-    }
 
 #define OPEN(name)                                    \
     int name(const char *path, int flags, ...) {      \
