@@ -95,8 +95,10 @@ def train(
 
     evaluations.prepare(state.params)
     if step < schedule.total_steps:
-        # Compiled before the outputs are opened, so that what does not compile leaves them as they were.
-        run.program.compile(schedule.batches.size_at(step))
+        # Compiled before the outputs are opened, so that what does not compile leaves them as they were; every size of
+        # batch that this start comes to, so that no step in the middle of a run waits for the compiler or fails in it.
+        for size in sorted(schedule.batches.sizes_between(step, schedule.stop_step or schedule.total_steps)):
+            run.program.compile(size)
         meet("compiled")
     recorder.open(step)
     try:

@@ -15,7 +15,7 @@ from apertus_jax.data.provenance.uses import uses_in_phases, uses_of_step
 from apertus_jax.optimization import constant_schedule, sample_count_to_int, wsd_schedule
 from apertus_jax.sharding import MeshConfig
 from apertus_jax.training.config import TrainingConfig
-from apertus_jax.training.program import make_program
+from apertus_jax.training.program import Program, make_program
 from apertus_jax.training.records.run_length import chain_of_run
 from apertus_jax.training.run import RunSchedule
 from tests.training.small_run import MODEL, OBJECTIVE, small_run
@@ -148,6 +148,31 @@ def test_throughput_of_a_row_counts_the_batches_that_it_had(store, tmp_path, mon
     assert tokens.tolist() == [3 * 8 * LENGTH, (2 * 8 + 16) * LENGTH, 2 * 16 * LENGTH]
     seconds = tokens / [row["tokens_per_second"] for row in rows]
     np.testing.assert_allclose(seconds, np.round(seconds), err_msg="whole strokes of the clock")
+
+
+def test_a_list_of_changes_resumes_bit_for_bit(store, tmp_path, monkeypatch):
+    schedule = BatchSchedule(8, changes=[(24, 16), (50, 8), (80, 24)])
+    sizes = [8] * 3 + [16] * 2 + [8] * 3 + [24] * 2
+    compiled, original = [], Program.compile
+
+    def compiling(program, size):
+        compiled.append(size)
+        return original(program, size)
+
+    monkeypatch.setattr(Program, "compile", compiling)
+    settings = {"batch_schedule": schedule, "total_steps": len(sizes), "training": TRAINING | {"log_every": 1}}
+    small_run(store, tmp_path / "whole", **settings)
+    assert compiled[:4] == [8, 16, 24, 8], "every size before the first step"
+    for stop in (4, 7, None):  # within sizes, and before a change
+        small_run(store, tmp_path / "parts", stop_step=stop, **settings)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for name in ("model/parameters.safetensors", "mixture.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    rows = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
+    assert [row["samples"] for row in rows] == np.cumsum(sizes).tolist()
+    assert [row["loss"] for row in rows] == [
+        json.loads(line)["loss"] for line in (whole / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_another_length_counts_its_own_tokens(store, tmp_path):

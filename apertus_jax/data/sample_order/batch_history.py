@@ -18,7 +18,8 @@ from apertus_jax.errors import UserError
 class BatchSegment:
     """From step `first_step` on, which begins with sample number `first_sample`, batches are as `schedule` says.
 
-    The schedule is one of samples consumed, so a ramp that was half done when the run went on ends at the same sample.
+    The schedule is one of samples consumed, so a change of size that was ahead when the run went
+    on comes at the same sample.
     """
 
     first_step: int
@@ -29,8 +30,7 @@ class BatchSegment:
     @property
     def counted_from_here(self) -> BatchSchedule:
         """The schedule as if step and samples began at 0 with the segment."""
-        left = max(0, self.schedule.ramp_samples - self.first_sample)
-        return dataclasses.replace(self.schedule, ramp_samples=left)
+        return self.schedule.counted_from(self.first_sample)
 
 
 class BatchHistory:
@@ -56,6 +56,15 @@ class BatchHistory:
     def sizes(self) -> frozenset[int]:
         """The batch sizes of the steps to come."""
         return self._local[-1].sizes
+
+    def sizes_between(self, first_step: int, stop_step: int) -> frozenset[int]:
+        """Returns the batch sizes of the steps from `first_step` up to, without, `stop_step`."""
+        ends = [*self._first_steps[1:], stop_step]
+        found = (
+            local.sizes_between(max(first_step - first, 0), min(end, stop_step) - first)
+            for first, end, local in zip(self._first_steps, ends, self._local, strict=True)
+        )
+        return frozenset[int]().union(*found)
 
     def of_stream(self) -> BatchSchedule | BatchHistory:
         """Returns what a sample stream needs: the schedule alone where nothing ever changed."""

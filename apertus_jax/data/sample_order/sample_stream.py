@@ -129,7 +129,7 @@ class SampleStream:
         return {
             "seed": self.seed,
             "sequence_length": self.sequence_length,
-            "batch_schedule": dataclasses.asdict(self.latest_schedule),
+            "batch_schedule": self.latest_schedule.describe(),
             "sources": sources,
             "blend": self.blend.describe(),
         }

@@ -120,7 +120,7 @@ def plan(
     chain = chain_of_run(optimizer, schedule.from_start(training.sequence_length), training)
     batches, total_steps = schedule.batch_schedule, schedule.total_steps
     abstract, rules = plan_mesh(mesh, count), mesh.axis_rules(kind.platform)
-    sizes = sorted({batches.size_at(0), batches.size_at(total_steps - 1)})
+    sizes = sorted(batches.sizes_between(0, total_steps))
     memory = [plan_memory(model, chain, objective, training, size, abstract, rules) for size in sizes]
     work = plan_work(model, batches, training.sequence_length, total_steps, count, kind, utilization)
     largest = max(memory, key=lambda each: each.total)

@@ -11,13 +11,19 @@ from apertus_jax.data.sample_order.continued_blend import ContinuedBlend
 from apertus_jax.data.sample_order.mixture import Mixture, MixtureStage, resolve_mixture
 from apertus_jax.errors import UserError
 
-schedules = st.builds(BatchSchedule, st.integers(1, 9), st.integers(1, 9), st.integers(0, 90))
+sizes = st.integers(1, 9)
+changes = st.lists(st.tuples(st.integers(1, 90), sizes), unique_by=lambda change: change[0]).map(sorted)
+schedules = st.builds(BatchSchedule, sizes, sizes, st.integers(0, 90)) | st.builds(
+    lambda initial, changes: BatchSchedule(initial, changes=changes), sizes, changes
+)
 pieces = st.lists(st.tuples(st.integers(1, 12), schedules, st.integers(1, 64)), min_size=1, max_size=4)
 
 
 def size_of(schedule, consumed):
     """The batch size by the definition: of samples consumed, and of nothing else."""
-    return schedule.initial if consumed < schedule.ramp_samples else schedule.final_size
+    if schedule.final is not None:
+        return schedule.initial if consumed < schedule.ramp_samples else schedule.final
+    return [schedule.initial, *(size for start, size in schedule.changes if start <= consumed)][-1]
 
 
 @settings(max_examples=150, deadline=None)
@@ -40,6 +46,8 @@ def test_history_equals_counting_step_by_step(pieces):
         )
         assert {history.step_of_sample(sample) for sample in range(first, first + size)} == {number}
     assert history.first_sample(step) == consumed and history.tokens_before(step) == tokens
+    for start, stop in ((0, step), (step // 3, step // 2), (step // 2, step + 3), (2, 1)):
+        assert history.sizes_between(start, stop) == {history.size_at(number) for number in range(start, stop)}
 
 
 def test_a_ramp_ends_at_its_sample_whatever_came_before():

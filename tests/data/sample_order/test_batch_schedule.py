@@ -1,5 +1,7 @@
 """Steps and samples of the released runs, and the closed form against a loop."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,6 +60,49 @@ def test_closed_form_equals_counting_step_by_step(initial, final, ramp_samples):
         consumed += size
 
 
+@st.composite
+def lists_of_changes(draw):
+    """Pairs (samples, size) in order, dense enough that one step crosses several of them."""
+    starts = sorted(draw(st.sets(st.integers(1, 90), max_size=6)))
+    return [(start, draw(st.integers(1, 9))) for start in starts]
+
+
+def counted(initial, changes, steps):
+    """(first sample, size) of every step by the definition: a step's size hangs on the samples consumed alone."""
+    consumed, found = 0, []
+    for _ in range(steps):
+        size = [initial, *(size for start, size in changes if start <= consumed)][-1]
+        found.append((consumed, size))
+        consumed += size
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 9), lists_of_changes(), st.integers(0, 30))
+def test_any_changes_equal_counting_step_by_step(initial, changes, before):
+    schedule = BatchSchedule(initial, changes=changes)
+    expected = counted(initial, changes, 110)  # past the last change at one sample a step
+    assert [(schedule.first_sample(step), schedule.size_at(step)) for step in range(110)] == expected
+    for step, (first, size) in enumerate(expected):
+        assert {schedule.step_of_sample(sample) for sample in range(first, first + size)} == {step}
+    assert schedule.sizes == {size for _, size in expected}
+    assert schedule.final_size == expected[-1][1]
+    for stop in (before, before + 1, before + 20):
+        assert schedule.sizes_between(before, stop) == {size for _, size in expected[before:stop]}
+    left, (reached, _) = schedule.counted_from(expected[before][0]), expected[before]
+    assert [(left.first_sample(step) + reached, left.size_at(step)) for step in range(40)] == expected[before:][:40]
+    assert BatchSchedule(**json.loads(json.dumps(schedule.describe()))) == schedule
+
+
+def test_one_change_may_be_written_either_way():
+    for initial, final, samples in ((1024, 2048, 1_718_272_000), (3, 5, 7), (4, 2, 4)):
+        one, other = BatchSchedule(initial, final, samples), BatchSchedule(initial, changes=[(samples, final)])
+        for step in (*range(9), 1_677_999, 1_678_000, 10**7):
+            assert one.size_at(step) == other.size_at(step) and one.first_sample(step) == other.first_sample(step)
+    # Records of runs before there were lists say these three, and are read as they were.
+    assert BatchSchedule(8, 16, 64).describe() == {"initial": 8, "final": 16, "ramp_samples": 64}
+
+
 def test_constant_batch_needs_one_number():
     schedule = BatchSchedule(8)
     assert [schedule.size_at(0), schedule.size_at(10**9), schedule.first_sample(10**9)] == [8, 8, 8 * 10**9]
@@ -67,3 +112,22 @@ def test_constant_batch_needs_one_number():
 def test_impossible_schedules_are_refused(arguments):
     with pytest.raises(UserError):
         BatchSchedule(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ([(0, 16)], r"BatchSchedule.changes\[0\]\[0\] = 0 must be a whole number of at least 1"),
+        ([(5, 0)], r"changes\[0\]\[1\] = 0"),
+        ([(5, 16), (5, 32)], r"changes\[1\] = \(5, 32\) begins at or before"),
+        ([(9, 16), (5, 32)], r"changes\[1\]"),
+        ([(5, 16, 2)], "must be two numbers"),
+        ([(5.5, 16)], r"changes\[0\]\[0\]"),
+        ([5, 16], r"changes\[0\] = 5 must be a list"),
+    ],
+)
+def test_impossible_changes_are_refused_by_place(changes, told):
+    with pytest.raises(UserError, match=told):
+        BatchSchedule(8, changes=changes)
+    with pytest.raises(UserError, match="leave one of the two out"):
+        BatchSchedule(8, 16, 4, [(5, 16)])
