@@ -18,6 +18,7 @@ RENAMED = {
     "plan.batch_schedule": "RunSchedule.batch_schedule",
     "plan.learning_rate": "RunSchedule.learning_rate",
     "plan.total_steps": "RunSchedule.total_steps",
+    "plan.compiler_options": "TrainingConfig.compiler_options",
     "memorization.prefix": "AuditGrid.prefix",
     "memorization.prefixes": "AuditGrid.prefixes",
     "memorization.offsets": "AuditGrid.offsets",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from apertus_jax.errors import UserError
@@ -20,6 +21,7 @@ from apertus_jax.validation import (
 
 FREE_TO_CHANGE = "free_to_change"
 LONGEST_NAME = 100
+COMPILER_OPTION = re.compile(r"xla_\w+", re.ASCII)
 LONGEST_SEQUENCE = 1 << 30  # positions are numbered in int32
 
 
@@ -49,6 +51,8 @@ class TrainingConfig:
       prefetch: batches made ahead of the step.
       trackers: told the figures of the run beside metrics.jsonl, which is always written.
       name: what the run is called in its report, by trackers and in comparisons; empty for the name of its folder.
+      compiler_options: flags of XLA and libtpu for the train step, each as NAME=VALUE, for example
+        "xla_enable_async_all_gather=true"; they are given to the compiler, not to the environment.
       checked_blocks: how many blocks of 4 MiB of the token store are checked at each start, drawn by `seed`.
     """
 
@@ -61,6 +65,7 @@ class TrainingConfig:
     keep_last: int = free_to_change(2)
     keep_every: int = free_to_change(0)
     max_skipped_in_a_row: int = free_to_change(0)
+    compiler_options: tuple[str, ...] = ()
     prefetch: int = free_to_change(2)
     checked_blocks: int = free_to_change(8)
     trackers: tuple[Tracker, ...] = free_to_change((TensorBoardTracker(),))
@@ -81,10 +86,27 @@ class TrainingConfig:
         require_list("TrainingConfig.trackers", self.trackers)
         object.__setattr__(self, "trackers", tuple(self.trackers))
         check_trackers(self.trackers)
+        require_list("TrainingConfig.compiler_options", self.compiler_options)
+        object.__setattr__(self, "compiler_options", tuple(self.compiler_options))
+        _check_compiler_options(self.compiler_options)
         require_text("TrainingConfig.name", self.name)
         if len(self.name) > LONGEST_NAME or printable(self.name) != self.name:
             shown = repr(self.name[:LONGEST_NAME])
             raise UserError(f"TrainingConfig.name = {shown} must be one line of at most {LONGEST_NAME} characters")
+
+
+def _check_compiler_options(options: tuple[Any, ...]) -> None:
+    """Raises UserError unless each entry is NAME=VALUE, of a name that no other entry has."""
+    name = "TrainingConfig.compiler_options"
+    seen = set()
+    for option in options:
+        require_text(name, option)
+        flag, equals, value = option.partition("=")
+        if not COMPILER_OPTION.fullmatch(flag) or not equals or not value or printable(option) != option:
+            raise UserError(f"{name} holds {option!r}; each entry is NAME=VALUE, as xla_enable_async_all_gather=true")
+        if flag in seen:
+            raise UserError(f"{name} sets {flag} twice; leave one out")
+        seen.add(flag)
 
 
 def free_bindings(*settings: type) -> frozenset[str]:

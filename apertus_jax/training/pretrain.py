@@ -242,7 +242,8 @@ def _make_program(
     training = asked.training
     chain = chain_of_run(optimizer, asked.schedule.from_start(training.sequence_length), training)
     program = make_program(
-        model, chain, objective, mesh, training.accumulation, training.sequence_length, caller.compiler, guard
+        *(model, chain, objective, mesh, training.accumulation, training.sequence_length, caller.compiler, guard),
+        compiler_options=training.compiler_options,
     )
     for size in sorted(asked.schedule.batch_schedule.sizes):
         program.check_batch_size(size)

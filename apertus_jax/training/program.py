@@ -21,7 +21,7 @@ from apertus_jax.model.attention import check_added_attention, check_attention, 
 from apertus_jax.model.context_parallelism import check_context_length
 from apertus_jax.model.feedforwards import check_feedforward
 from apertus_jax.objectives.masks import check_masks
-from apertus_jax.training.compiled_steps import Compile
+from apertus_jax.training.compiled_steps import NO_OPTIONS, Compile, compile_lowered, compiler_options_of
 from apertus_jax.training.state import TrainState, initialize_state, state_of_parameters
 from apertus_jax.training.survival.step_guard import StepGuard
 from apertus_jax.training.train_step import Objective, check_microbatches, make_train_step
@@ -42,8 +42,9 @@ class Program:
     sequence_length: int
     mesh: Mesh
     rules: sharding.AxisRules
-    compiler: Compile = jax.stages.Lowered.compile
+    compiler: Compile = compile_lowered
     guard: StepGuard = StepGuard()  # noqa: RUF009 (frozen)
+    compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the step alone
     compile_seconds: float = 0.0
     _executables: dict[int, Any] = dataclasses.field(default_factory=dict)
     _looks: dict[Callable[..., Any], Any] = dataclasses.field(default_factory=dict)
@@ -73,7 +74,7 @@ class Program:
         with sharding.use_mesh(self.mesh, self.rules):
             make = jax.jit(self._initialize, out_shardings=self.state_shardings)
             key = jax.random.key(seed)
-            return self.compiler(make.lower(key))(key)
+            return self.compiler(make.lower(key), NO_OPTIONS)(key)
 
     def state_of_parameters(self, params: Any) -> TrainState:
         """Returns the state before the first step of parameters that lie where `state_shardings` says."""
@@ -83,7 +84,7 @@ class Program:
 
         with sharding.use_mesh(self.mesh, self.rules):
             shardings = dataclasses.replace(self.state_shardings, params=None)
-            rest = self.compiler(jax.jit(make, out_shardings=shardings).lower(params))(params)
+            rest = self.compiler(jax.jit(make, out_shardings=shardings).lower(params), NO_OPTIONS)(params)
         return dataclasses.replace(rest, params=params)
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -132,7 +133,8 @@ class Program:
                 out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
                 donate_argnums=0,
             )
-            executable = self.compiler(jitted.lower(self.abstract_state, self.abstract_batch(batch_size)))
+            lowered = jitted.lower(self.abstract_state, self.abstract_batch(batch_size))
+            executable = self.compiler(lowered, self.compiler_options)
         seconds = time.monotonic() - started
         self.compile_seconds += seconds
         _log.info("compiled the step for batch %d in %.1f s", batch_size, seconds)
@@ -182,17 +184,18 @@ def make_program(
     mesh_config: sharding.MeshConfig,
     accumulation: int,
     sequence_length: int,
-    compiler: Compile = jax.stages.Lowered.compile,
+    compiler: Compile = compile_lowered,
     guard: StepGuard = StepGuard(),  # noqa: B008 (frozen)
     devices: Sequence[jax.Device] | None = None,
+    compiler_options: Sequence[str] = (),
 ) -> Program:
     """Builds the program of a run on all devices, or on `devices`: to compile for them a description is enough.
 
-    `compiler` makes executables, see `CompiledSteps`.
+    `compiler` makes executables, see `CompiledSteps`; `compiler_options` are those of `TrainingConfig`.
 
     Raises:
-      UserError: the mesh or a parameter does not divide, the attention implementation cannot run here, or a mask or a
-        part of the model from outside of the package is not what it must be.
+      UserError: the mesh or a parameter does not divide, the compiler refuses an option, the attention implementation
+        cannot run here, or a mask or a part of the model from outside of the package is not what it must be.
     """
     mesh = sharding.make_mesh(mesh_config, devices)
     platform = mesh.devices.flat[0].platform
@@ -211,4 +214,11 @@ def make_program(
         rules=mesh_config.axis_rules(platform),
         compiler=compiler,
         guard=guard,
+        compiler_options=compiler_options_of(compiler_options, _own_device(mesh)),
     )
+
+
+def _own_device(mesh: Mesh) -> jax.Device:
+    """Returns a device of this process, or one of a described mesh."""
+    own: list[jax.Device] = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
+    return own[0] if own else mesh.devices.flat[0]

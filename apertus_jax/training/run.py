@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-
 from apertus_jax.data.provenance.label_origins import LabelOrigins
 from apertus_jax.data.sample_order.batch_history import BatchHistory, BatchSegment
 from apertus_jax.data.sample_order.batch_schedule import BatchSchedule
 from apertus_jax.optimization import Schedule, of_run
 from apertus_jax.storage.run_folder import RunFolder
-from apertus_jax.training.compiled_steps import Compile
+from apertus_jax.training.compiled_steps import Compile, compile_lowered
 from apertus_jax.training.config import TrainingConfig, free_to_change
 from apertus_jax.training.program import Program
 from apertus_jax.training.survival.supervision import Supervision
@@ -90,7 +88,7 @@ class Caller:
     """
 
     effective_config: Callable[[], Mapping[str, str]] = dict
-    compiler: Compile = jax.stages.Lowered.compile
+    compiler: Compile = compile_lowered
 
 
 @dataclasses.dataclass(frozen=True)

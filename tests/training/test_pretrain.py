@@ -8,6 +8,7 @@ import pytest
 from apertus_jax.errors import UserError
 from apertus_jax.model.model_folder import load_model
 from apertus_jax.storage import artifacts
+from apertus_jax.training.run import Caller
 from tests.training.small_run import MODEL, small_run
 
 
@@ -28,6 +29,26 @@ def test_kernel_of_another_platform_leaves_no_run_folder(store, tmp_path):
     with pytest.raises(UserError, match="'tpu_splash' runs on tpu only and this is cpu"):
         small_run(store, tmp_path / "run", model=model)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_compiler_option_leaves_no_run_folder(store, tmp_path):
+    with pytest.raises(UserError, match="refuses xla_tpu_no_such=1"):
+        small_run(store, tmp_path / "run", training={"compiler_options": ["xla_tpu_no_such=1"]})
+    assert not (tmp_path / "run").exists()
+
+
+def test_compiler_options_reach_the_step_and_nothing_else(store, tmp_path):
+    compiled = []
+
+    def compiler(lowered, options):
+        compiled.append((lowered.as_text().splitlines()[0], dict(options)))
+        return lowered.compile()
+
+    options = {"compiler_options": ["xla_llvm_disable_expensive_passes=true"]}
+    small_run(store, tmp_path / "run", options, caller=Caller(compiler=compiler), total_steps=2, stop_step=1)
+    steps = [given for module, given in compiled if "train_step" in module]
+    others = [given for module, given in compiled if "train_step" not in module]
+    assert steps == [{"xla_llvm_disable_expensive_passes": True}] and others == [{}]
 
 
 def test_a_finished_run_started_again_changes_nothing(finished_run, store):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
@@ -49,16 +48,12 @@ class CompiledStep:
     warnings: tuple[str, ...]
 
 
-def compile_step(program: Program, batch_size: int, options: Mapping[str, Any]) -> CompiledStep:
+def compile_step(program: Program, batch_size: int) -> CompiledStep:
     """Compiles the step of a program on the devices of its mesh, described ones too, and reads what came out.
 
-    `options` are flags of XLA and libtpu, given to the compiler and not to the environment.
-
     Raises:
-      UserError: the compiler refuses: an unknown option, or a step that no device has the memory for.
+      UserError: the compiler refuses, as for a step that no device has the memory for.
     """
-    spelled = {name: str(value).lower() if isinstance(value, bool) else value for name, value in options.items()}
-    program.compiler = lambda lowered: lowered.compile(compiler_options=spelled or None)
     started = time.monotonic()
     try:
         executable = program.compile(batch_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_format
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -35,7 +35,6 @@ from apertus_jax.training.planning.plan import (
 )
 from apertus_jax.training.planning.topology import topology_named
 from apertus_jax.training.planning.topology_plan import (
-    compiler_option_pairs,
     plan_topology,
     topology_mesh,
     topology_sections,
@@ -44,7 +43,7 @@ from apertus_jax.training.program import make_program
 from apertus_jax.training.records.run_length import chain_of_run
 from apertus_jax.training.run import RunSchedule
 from apertus_jax.training.train_step import Objective
-from apertus_jax.validation import require_flag, require_list, require_number, require_text, require_whole_number
+from apertus_jax.validation import require_flag, require_number, require_text, require_whole_number
 
 KIND = "plan"
 COMPARED_FROM = 0.05  # of a device's memory: less is nothing beside it
@@ -70,7 +69,6 @@ def plan(
     topology: str = "",
     utilization: float = 0.35,
     compile: bool | None = None,
-    compiler_options: Sequence[str] = (),
     output: str = "",
     json: bool = False,
 ) -> dict[str, Any]:
@@ -88,7 +86,6 @@ def plan(
       utilization: MFU, the share of the peak that the model's arithmetic reaches; 0.33 and 0.36 in the released runs.
       compile: also compile the step for the devices here, as many as `devices`, and say what XLA allots; for a
         topology False leaves it at arithmetic, which needs no libtpu.
-      compiler_options: flags of libtpu and XLA for the step of a topology, as NAME=VALUE.
       output: folder for plan.json and report.html; "" for none.
       json: print what plan.json holds in place of the table.
 
@@ -102,7 +99,6 @@ def plan(
     require_number("plan.utilization", utilization, above=0, at_most=1)
     require_flag("plan.compile", bool(compile) if compile is None else compile)
     require_text("plan.topology", topology)
-    require_list("plan.compiler_options", compiler_options)
     require_text("plan.output", output)
     described = topology_named(topology) if topology else None
     if described is None:
@@ -114,7 +110,6 @@ def plan(
         )
     else:
         count, kind, device = described.num_devices, described.kind.device, described.chip
-        options = compiler_option_pairs(compiler_options)
         torus = topology_mesh(described, mesh, compile is not False)
     check_attention(model.attention_implementation, training.sequence_length, model.head_dim, kind.platform)
     chain = chain_of_run(optimizer, schedule.from_start(training.sequence_length), training)
@@ -130,6 +125,7 @@ def plan(
         "mesh": dict(abstract.shape),
         "parameters": count_parameters(abstract_parameters(model)),
         "attention": model.attention_implementation,
+        "compiler_options": list(training.compiler_options),
         "memory": dataclasses.asdict(largest) | {"total": largest.total, "device": kind.memory_bytes},
         "fits": largest.total <= kind.memory_bytes,
         "work": dataclasses.asdict(work),
@@ -141,14 +137,17 @@ def plan(
     if described is not None:
         figures["topology"] = plan_topology(
             *(described, model, chain, objective, training, mesh, torus),
-            *(sizes[-1], memory[-1], compile is not False, options),
+            *(sizes[-1], memory[-1], compile is not False),
         )
     elif compile:
         if count != len(jax.devices()):
             raise UserError(
                 f"plan.compile needs {count} devices here, and there are {len(jax.devices())}; see docs/scale.md"
             )
-        program = make_program(model, chain, objective, mesh, training.accumulation, training.sequence_length)
+        program = make_program(
+            *(model, chain, objective, mesh, training.accumulation, training.sequence_length),
+            compiler_options=training.compiler_options,
+        )
         figures["compiled"] = dict(compiled_memory(program, sizes[-1])) | {"backend": jax.default_backend()}
     sections = _sections(figures)
     if described is not None:
@@ -198,6 +197,7 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
             ("parameters", f"{figures['parameters']:,}"),
             ("devices", f"{figures['devices']:,} × {figures['device']}, {axes}"),
             ("attention", figures["attention"]),
+            *(("compiler option", option) for option in figures["compiler_options"]),
             ("samples", f"{work['samples']:,}"),
             ("tokens", readable(work["tokens"], COUNT)),
         ]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ import optax
 from jax.sharding import Mesh
 
 from apertus_jax import sharding
-from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig
 from apertus_jax.reports.units import BYTES, SECONDS, readable
 from apertus_jax.training.config import TrainingConfig
@@ -52,7 +51,6 @@ def plan_topology(
     batch_size: int,
     memory: MemoryPlan,
     compile: bool,
-    options: Mapping[str, str],
 ) -> dict[str, Any]:
     """Returns what is printed and recorded of a topology; with `compile`, also of the step compiled for it.
 
@@ -77,11 +75,12 @@ def plan_topology(
         program = make_program(
             *(model, optimizer, objective, mesh_config, training.accumulation, training.sequence_length),
             devices=list(mesh.devices.flat),
+            compiler_options=training.compiler_options,
         )
-        step = compile_step(program, batch_size, options)
+        step = compile_step(program, batch_size)
         wire = step.wire_by_axes
         synchronous = {axes: sent - step.asynchronous.get(axes, 0.0) for axes, sent in wire.items()}
-        figures |= {"compiler_options": dict(options), "batch_size": batch_size, "step": dataclasses.asdict(step)}
+        figures |= {"batch_size": batch_size, "step": dataclasses.asdict(step)}
     state = memory.parameters + memory.optimizer_state
     line, again = planned_roofline(model, mesh, topology, shape, state, wire, synchronous)
     tokens = batch_size * training.sequence_length
@@ -112,19 +111,6 @@ def topology_mesh(topology: Topology, mesh_config: sharding.MeshConfig, describe
     """
     devices: Any = described_devices(topology) if described else drawn_devices(topology)
     return sharding.make_mesh(mesh_config, devices)
-
-
-def compiler_option_pairs(options: Sequence[str]) -> dict[str, str]:
-    """Returns NAME=VALUE settings as a mapping.
-
-    Raises:
-      UserError: one of another form.
-    """
-    pairs = [option.partition("=") for option in options]
-    for name, equals, value in pairs:
-        if not name or not equals or not value:
-            raise UserError(f"plan.compiler_options holds {name + equals!r}; each entry is NAME=VALUE")
-    return {name: value for name, _, value in pairs}
 
 
 def topology_sections(figures: Mapping[str, Any]) -> list[Section]:

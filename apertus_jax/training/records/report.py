@@ -100,6 +100,7 @@ def facts(
         ("attention", program.config.attention_implementation),
         ("devices", f"{len(jax.devices())} × {jax.devices()[0].device_kind}"),
         ("mesh", ", ".join(f"{axis} {size}" for axis, size in program.mesh.shape.items())),
+        *(("compiler option", f"{name}={value}") for name, value in program.compiler_options.items()),
         ("compiling, this start", f"{program.compile_seconds:.1f} s"),
     ]
     if timed:

@@ -49,6 +49,7 @@ FREE_TO_CHANGE = free_bindings(TrainingConfig, RunSchedule, RemovalOptions, JobL
 # Bindings that came after runs were recorded → what those runs had; with that value they are as if absent.
 ADDED_LATER = {
     "ModelConfig.feedforward": repr(OWN),
+    "TrainingConfig.compiler_options": "()",
     **{f"StepGuard.{field.name}": repr(field.default) for field in dataclasses.fields(StepGuard)},
 }
 WITHOUT_EFFECT = ("Evaluator", "Tracker")  # see training/evaluators.py and training/trackers.py
