@@ -15,6 +15,8 @@ ARMS = (
     RESTARTED,
     "megatron:50:50",
     "megatron:4:13",
+    "megatron_v2:50:50",
+    "megatron_v2:4:13",
     "document:50:50",
     "document:4:13",
     "cluster:50:50",

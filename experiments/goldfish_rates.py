@@ -4,7 +4,8 @@
 
 With k = h = 50 the published hash means to drop 2 % of the labels. Its 64-bit product is 0 whenever fifty ids hold
 sixty-four factors of two between them, and key 0 is one that is kept; and it leaves the first 49 labels of a row alone.
-The document hash has neither flaw. One row of the table is one kind of text, cut into documents of 1,024 labels.
+The hash of version 2 ("megatron_v2") adds in place of multiplying, so that only the latter is left; the document hash
+has neither flaw. One row of the table is one kind of text, cut into documents of 1,024 labels.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column in ("text", "strategy") else "right")
     for name, ids in streams.items():
         documents = ids[: len(ids) // DOCUMENT_LENGTH * DOCUMENT_LENGTH].reshape(-1, DOCUMENT_LENGTH)
-        for strategy in ("megatron", "document"):
+        for strategy in ("megatron", "megatron_v2", "document"):
             measured = measure_drop_rate(documents, strategy, arguments.k, arguments.h)
             collapsed = "–" if measured.collapsed_share is None else f"{measured.collapsed_share:.2%}"
             table.add_row(

@@ -40,6 +40,7 @@ ARM_NAMES = {
     "none": "no mask",
     "none:restarted": "no mask, other initial weights (chance)",
     "megatron": "published hash",
+    "megatron_v2": "hash of version 2",
     "document": "by document",
     "cluster": "by duplicate cluster and content",
 }

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from apertus_jax.errors import UserError
 from apertus_jax.objectives.anchors import AnchorTable, VocabularyText, anchor_table
-from apertus_jax.objectives.goldfish import check_goldfish, goldfish_mask
+from apertus_jax.objectives.goldfish import ROW_STRATEGIES, check_exempt_ids, check_goldfish, goldfish_mask
 from apertus_jax.validation import require_flag, require_whole_number, spelled
 
 LARGEST_ID = 2**31 - 1  # ids are int32 on devices
@@ -115,14 +115,17 @@ def goldfish(
     strategy: str = "document",
     use_document_keys: bool = False,
     anchors: AnchorTable | VocabularyText | None = None,
+    exempt_ids: Sequence[int] = (),
 ) -> LossMask:
     """A mask that drops about one label in k, see `goldfish_mask`.
 
     Without document keys two copies of a text, found at two addresses, lose the same labels, which is the point of
     the objective; with them every document draws its own mask. Strategy "cluster" always uses them, and `anchors`:
-    a table, or the vocabulary it is made of. Raises UserError for bad k, h or strategy, or missing anchors.
+    a table, or the vocabulary it is made of. Labels with one of `exempt_ids`, say the special tokens, are never
+    dropped. Raises UserError for bad k, h, strategy or ids, or missing anchors.
     """
     check_goldfish(k, h, strategy, anchors is not None)
+    check_exempt_ids(exempt_ids)
     if not (anchors is None or isinstance(anchors, AnchorTable) or hasattr(anchors, "counts")):
         raise UserError(f"goldfish.anchors = {spelled(anchors)} must be an AnchorTable, or @vocabulary_text()")
     require_flag("goldfish.use_document_keys", use_document_keys)
@@ -139,10 +142,11 @@ def goldfish(
             batch.get("left_context"),
             batch.get("document_keys") if keyed else None,
             table,
+            exempt_ids,
         )
 
     # How many labels of a cut document this mask needs from before the window, see `ContextMask`.
-    mask.left_context = 0 if strategy == "megatron" else h - 1  # type: ignore[attr-defined]  # functions take attributes
+    mask.left_context = 0 if strategy in ROW_STRATEGIES else h - 1  # type: ignore[attr-defined]  # functions take attributes
     return mask
 
 

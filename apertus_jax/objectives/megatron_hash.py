@@ -52,22 +52,25 @@ def packed_drops(k: int) -> np.ndarray:
 
 def megatron_drops(labels: Array, k: int, h: int) -> jax.Array:
     """Labels int32[..., T] → bool[..., T], True where the published hash drops it; never one of the first h-1."""
-    keys = megatron_keys(labels, h)
-    words = jnp.take(jnp.asarray(packed_drops(k)), keys >> 5, mode="clip")
-    dropped = (words >> (keys & 31).astype(jnp.uint32)) & 1
     has_window = jnp.arange(labels.shape[-1]) >= h - 1
-    return (dropped == 1) & has_window
+    return drops_of_keys(megatron_keys(labels, h), k) & has_window
+
+
+def drops_of_keys(keys: jax.Array, k: int) -> jax.Array:
+    """Keys int32 in [0, 1000003) → bool, True where the table's entry is below 1/k."""
+    words = jnp.take(jnp.asarray(packed_drops(k)), keys >> 5, mode="clip")
+    return ((words >> (keys & 31).astype(jnp.uint32)) & 1) == 1
 
 
 def megatron_keys(labels: Array, h: int) -> jax.Array:
     """Labels int32[..., T] → keys int32[..., T] in [0, 1000003); meaningful from position h-1 on."""
     labels = jnp.asarray(labels, jnp.int32)
     sign_extension = jnp.where(labels < 0, jnp.uint32(0xFFFFFFFF), jnp.uint32(0))
-    product = fold_windows((sign_extension, labels.astype(jnp.uint32)), h, _multiply, (0, 1))
-    return _floor_modulo(product).astype(jnp.int32)
+    product = fold_windows((sign_extension, labels.astype(jnp.uint32)), h, multiply_limbs, (0, 1))
+    return floor_modulo(product).astype(jnp.int32)
 
 
-def _multiply(first: Limbs, second: Limbs) -> Limbs:
+def multiply_limbs(first: Limbs, second: Limbs) -> Limbs:
     """(high, low) × (high, low) modulo 2**64."""
     first_high, first_low = first
     second_high, second_low = second
@@ -84,7 +87,7 @@ def _high_of_product(first: jax.Array, second: jax.Array) -> jax.Array:
     return first_high * second_high + (middle >> 16) + (other_middle >> 16)
 
 
-def _floor_modulo(value: Limbs) -> jax.Array:
+def floor_modulo(value: Limbs) -> jax.Array:
     """The 64-bit two's-complement value modulo 1000003, never negative, uint32.
 
     A remainder has 20 bits, so 12 more bits of the low limb can be brought down at a time.

@@ -10,8 +10,10 @@ from apertus_jax.errors import UserError
 from apertus_jax.objectives.anchors import AnchorTable
 from apertus_jax.objectives.goldfish import STRATEGIES, goldfish_mask
 from apertus_jax.objectives.megatron_hash import megatron_keys
+from apertus_jax.objectives.ordered_hash import ordered_keys
 
 _LABELS_AT_ONCE = 2**20
+KEYS = {"megatron": megatron_keys, "megatron_v2": ordered_keys}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +67,13 @@ def measure_drop_rate(
         drops = ~np.asarray(goldfish_mask(labels, k, h, strategy, anchors=anchors))
         dropped += int(drops.sum())
         first_dropped += int(drops[:, : h - 1].sum())
-        if strategy == "megatron":
-            collapsed += int((np.asarray(megatron_keys(labels, h))[:, h - 1 :] == 0).sum())
+        if strategy in KEYS:
+            collapsed += int((np.asarray(KEYS[strategy](labels, h))[:, h - 1 :] == 0).sum())
     return DropRate(
         labels=documents.size,
         dropped=dropped,
         first_labels=len(documents) * min(h - 1, length),
         first_dropped=first_dropped,
         windows=len(documents) * max(length - h + 1, 0),
-        collapsed_windows=collapsed if strategy == "megatron" else None,
+        collapsed_windows=collapsed if strategy in KEYS else None,
     )
