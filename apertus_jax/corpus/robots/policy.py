@@ -13,7 +13,7 @@ from apertus_jax.corpus.robots.rule_matcher import CompiledRule, RuleMatcher
 from apertus_jax.errors import UserError
 
 MODES = ("rfc9309", "protego")
-PARSER_VERSION = "rfc9309/3"  # raise when a change of parser or matcher can change a verdict
+PARSER_VERSION = "rfc9309/4"  # raise when a change of parser or matcher can change a verdict
 RULE_TEXT_LIMIT = 500
 _MEMORY = 4096  # verdicts and agent lists remembered by one policy
 

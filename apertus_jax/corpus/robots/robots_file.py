@@ -9,9 +9,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from apertus_jax.corpus.robots.body_text import decode_wide
+from apertus_jax.corpus.robots.unheard import (
+    GENERIC_NAMES,
+    LONGEST_LOOKED_AT,
+    holds_a_record,
+    looks_meant,
+    meant_paths,
+    plain_letters,
+)
 
 BODY_LIMIT = 512_000  # octets; RFC 9309 §2.5 asks for at least 500 KiB
 LINE_LIMIT = 16_663  # octets; Google's parser has a buffer of eight times 2,083, the last of it for its end
@@ -36,11 +45,34 @@ _BEGINS_LIKE = re.compile(
 _INVISIBLE = re.compile(
     rb"(?:[ \t]|\xc2\xa0|\xe3\x80\x80|\xef\xbb\xbf|\xe2\x80[\x8b-\x8f\xaa-\xae]|\xe2\x81[\xa0-\xa4])+"
 )
-MAX_LOOSE_NAMES, LONGEST_AGENTS = 1000, 2000
+MAX_LOOSE_NAMES, LONGEST_AGENTS, MAX_SUSPECTS = 1000, 2000, 10_000
 _PLAIN_AGENT = re.compile(rb"[A-Za-z0-9_-]*(?:/[^,;|*]*)?|\*")
 _LOOSE_NAME = re.compile(rb"[a-z0-9_*-]+")
 _AROUND_NAMES = b" \t\"'`<>()[]{}.\xc2\xa0\xe2\x80\x8b"
+_PATH_BEGINS = (b"/", b"*")
 _BLANK_OR_NUL = b" \t\v\f\x00"
+# What else ends a line in Unicode, and where an editor or a web server wrote one out.
+_OTHER_LINE_ENDS = re.compile(
+    rb"\xe2\x80[\xa8\xa9]|\xc2\x85|[\v\f\x1c-\x1e]|<br[ \t]*/?>"
+    rb"|(?:\\r)?\\n(?=[ \t]*(?:user|dis|allow|site|crawl|content|\\|\Z))",
+    re.IGNORECASE,
+)
+_SIGNS_OF_OTHER_LINE_ENDS = (
+    b"<br",
+    b"<BR",
+    b"<Br",
+    b"\\n",
+    b"\v",
+    b"\f",
+    b"\x1c",
+    b"\x1d",
+    b"\x1e",
+    b"\xe2\x80",
+    b"\xc2\x85",
+)
+_OTHER_FIELDS = frozenset(
+    (b"sitemap", b"crawl-delay", b"host", b"clean-param", b"request-rate", b"visit-time", b"noindex")
+)
 # Google's parser passes over whatever part of a mark a file begins with.
 _BYTE_ORDER_MARK = re.compile(rb"(?:\xef\xbb\xbf)*(?:\xef\xbb?)?")
 
@@ -54,16 +86,18 @@ class Record:
 
 
 class RuleLine(NamedTuple):
-    """An allow or disallow line with a value, as the octets in the file."""
+    """An allow or disallow line with a value, as octets of the file; `written` is the value that it was read out of."""
 
     line: int
     allow: bool
     value: bytes
+    written: bytes = b""
 
     @property
     def text(self) -> str:
         """Returns the rule for people to read."""
-        return f"{'Allow' if self.allow else 'Disallow'}: {self.value.decode('utf-8', 'replace')}"
+        value = self.written or self.value
+        return f"{'Allow' if self.allow else 'Disallow'}: {value.decode('utf-8', 'replace')}"
 
 
 @dataclasses.dataclass(slots=True)
@@ -80,7 +114,8 @@ class RobotsFile:
 
     `loose` are names that user-agent lines hold in ways of their own (see `_loose_names`), with their blocks.
     `preamble` is what stands before the first group: its rules are nobody's (RFC 9309 §2.2.1), its other records are
-    said to everybody. `unknown_lines` counts lines that are no record of RFC 9309.
+    said to everybody. `unknown_lines` counts lines that are no record of RFC 9309. `suspects` are those that
+    may have been meant as one, `nameless` blocks behind user-agent lines in which nobody is named.
     """
 
     groups: dict[str, list[Block]]
@@ -88,6 +123,18 @@ class RobotsFile:
     preamble: Block
     unknown_lines: int = 0
     loose: dict[str, list[Block]] = dataclasses.field(default_factory=dict)
+    nameless: Sequence[Block] = ()
+    suspects: Sequence[bytes] = ()
+
+    @property
+    def has_unheard(self) -> bool:
+        """Whether somebody wanted something closed and nobody can tell what, or to whom.
+
+        That are rules of no group or of a group that is nobody in particular, and lines that were meant as rules.
+        """
+        blocks = [self.preamble, *self.nameless]
+        blocks += [block for name in GENERIC_NAMES & self.groups.keys() for block in self.groups[name]]
+        return any(not rule.allow for block in blocks for rule in block.rules) or any(map(looks_meant, self.suspects))
 
     @property
     def is_understood(self) -> bool:
@@ -95,6 +142,8 @@ class RobotsFile:
 
         Whoever reads robots.txt passes over lines that are no records; a protocol without a grammar cannot.
         """
+        if self.has_unheard:
+            return False
         if not self.groups and not self.loose:
             return not (self.unknown_lines or self.preamble.rules)
         blocks = {id(block): block for group in (*self.groups.values(), *self.loose.values()) for block in group}
@@ -141,11 +190,19 @@ def _beginning(token: re.Pattern[bytes], value: bytes) -> str:
 
 
 def _loose_names(value: bytes) -> list[str]:
-    """Returns the names in a user-agent line that is more than one name: in quotes, with wildcards, in a list."""
-    names = [each.strip(_AROUND_NAMES).lower() for each in re.split(rb"[,;|]", value[:LONGEST_AGENTS])]
+    """Returns the names in a user-agent line that is more than one name: in quotes, with wildcards, in a list.
+
+    A star among words of one list item is decoration; one that is an item is everybody.
+    """
+    value = value[:LONGEST_AGENTS]
+    if not value.isascii():
+        value = plain_letters(value.decode("utf-8", "replace")).encode()
+    names = []
+    for item in re.split(rb"[,;|&]", value):
+        words = [each.strip(_AROUND_NAMES).lower() for each in item.split()]
+        names += words if len(words) < 2 else [word for word in words if word.strip(b"*")]
     whole = [_LOOSE_NAME.match(each) for each in names]
-    # `*bot` is what the standard calls no name; anybody else's parser hears nothing either.
-    return [found[0].decode("ascii") for found in whole if found and (found[0][:1] != b"*" or found[0][-1:] == b"*")]
+    return [found[0].decode("ascii") for found in whole if found]
 
 
 @functools.lru_cache(maxsize=1 << 12)
@@ -228,6 +285,29 @@ def _other_record(line: bytes, name: bytes, value: bytes) -> tuple[str, str]:
     return name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
 
 
+def _is_page(body: bytes) -> bool:
+    """Returns whether a body is HTML, of which nobody reads the lines as rules."""
+    return body.lstrip()[:1] == b"<"
+
+
+def _lines(body: bytes) -> Iterable[tuple[int, bytes]]:
+    """Returns the lines with their numbers; what lies between other ends of lines has the number of the whole.
+
+    Google's parser knows CR and LF. No path holds any other, and a refusal behind one was meant.
+    """
+    lines = enumerate(body.splitlines(), start=1)
+    if _is_page(body) or not any(sign in body for sign in _SIGNS_OF_OTHER_LINE_ENDS):
+        return lines
+    return _finer(lines)
+
+
+def _finer(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Cuts lines at the other ends of lines."""
+    for number, line in lines:
+        for part in _OTHER_LINE_ENDS.split(line):
+            yield number, part
+
+
 def parse_robots_file(body: bytes | str, truncated: bool = False) -> RobotsFile:
     """Returns the groups of a robots.txt. Any octets are a file; lines that make no sense are skipped one by one.
 
@@ -242,8 +322,11 @@ def parse_robots_file(body: bytes | str, truncated: bool = False) -> RobotsFile:
     loose: dict[str, list[Block]] = {}
     preamble = block = Block()
     agents_may_follow = False
+    nameless: dict[int, Block] = {}
+    suspects: list[bytes] = []
+    longest_list = 0 if _is_page(body) else MAX_SUSPECTS
     unknown_lines = 0
-    for number, line in enumerate(body.splitlines(), start=1):
+    for number, line in _lines(body):
         line = line[:LINE_LIMIT]
         if has_nul:
             # For Google's parser a line ends at a NUL. What comes after leading ones is read: it may be a refusal.
@@ -259,22 +342,32 @@ def parse_robots_file(body: bytes | str, truncated: bool = False) -> RobotsFile:
         field = _FIELDS.get(name) or _field_like(name)
         if field is None:
             unknown_lines += 1
+            if name not in _OTHER_FIELDS and len(suspects) < longest_list:
+                suspects.append(line[:LONGEST_LOOKED_AT])
             other, text = _other_record(line, name, value)
             if other and text:
                 block.other.append((other, Record(number, text)))
         elif field == "user-agent":
             if not agents_may_follow:
                 block = Block()
+                nameless[id(block)] = block
                 agents_may_follow = True
-            for key in _line_keys(value):
+            keys, is_plain = _line_keys(value), _PLAIN_AGENT.fullmatch(value)
+            for key in keys:
                 blocks = groups.setdefault(key, [])
                 if not blocks or blocks[-1] is not block:
                     blocks.append(block)
-            if not _PLAIN_AGENT.fullmatch(value) and len(loose) < MAX_LOOSE_NAMES:
-                for loose_name in _loose_names(value):
-                    loose.setdefault(loose_name, []).append(block)
+            loose_names = [] if is_plain or len(loose) >= MAX_LOOSE_NAMES else _loose_names(value)
+            for loose_name in loose_names:
+                loose.setdefault(loose_name, []).append(block)
+            if keys or loose_names:
+                nameless.pop(id(block), None)
+            if not is_plain and holds_a_record(value):
+                suspects.append(line[:LONGEST_LOOKED_AT])
         else:
             agents_may_follow = False
             if value:
                 block.rules.append(RuleLine(number, field == "allow", value))
-    return RobotsFile(groups, truncated, preamble, unknown_lines, loose)
+                if field == "disallow" and (value[:1] not in _PATH_BEGINS or b" " in value or b"\t" in value):
+                    block.rules += [RuleLine(number, False, path, value) for path in meant_paths(value)]
+    return RobotsFile(groups, truncated, preamble, unknown_lines, loose, list(nameless.values()), suspects)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from apertus_jax.corpus.robots.body_text import utf8_body
-from apertus_jax.corpus.robots.robots_file import BODY_LIMIT
+from apertus_jax.corpus.robots.robots_file import BODY_LIMIT, parse_robots_file
 from apertus_jax.corpus.robots_snapshot.responses import (
     REDIRECT_NOT_ARCHIVED,
     REDIRECT_WITHOUT_TARGET,
@@ -19,7 +19,7 @@ MISSING = "missing"  # nothing is known
 UNAVAILABLE = "unavailable"  # the host said that there is no file: RFC 9309 §2.3.1.3
 UNREACHABLE = "unreachable"  # the host failed: RFC 9309 §2.3.1.4
 HTML = "html"
-MALFORMED = "malformed"  # text, but not of a robots.txt
+MALFORMED = "malformed"  # text, but not of a robots.txt, or more is meant than can be heard
 UNDECODABLE = "undecodable"  # no text, whatever codings and encodings are tried
 INCOMPLETE = "incomplete"  # a part of the answer is missing
 NO_URL = "no_url"
@@ -34,6 +34,7 @@ _RECORD = re.compile(
     rb"|(?:site-?maps?|crawl-?delay|request-rate|visit-time|host|clean-param|noindex|content-(?:usage|signal))[ \t]*:)",
     re.IGNORECASE | re.MULTILINE,
 )
+_CLOSED_ADDRESS = re.compile(rb"dis?s?all?ow[ \t]*:[ \t]*https?://([^\s/#]+)/?\*?[ \t]*(?:[\r\n#]|\Z)", re.IGNORECASE)
 _STATEMENT = re.compile(rb"^[ \t]*[^#\s]", re.MULTILINE)
 
 
@@ -41,7 +42,8 @@ def robots_state(record: RobotsRecord | None) -> str:
     """Returns the state of a snapshot row, one of STATES.
 
     An empty file and one of comments alone are `found`: they forbid nothing. `malformed` is a file with statements of
-    which none is a known record, `html` one that begins with a tag; a body that was cut before BODY_LIMIT, and a
+    which none is a known record, or with a refusal that nobody can hear (rules of no group, lines that were meant as
+    rules and are none), `html` one that begins with a tag; a body that was cut before BODY_LIMIT, and a
     status that announces no whole answer, are `incomplete`.
     """
     if record is None or record.error_kind == REDIRECT_NOT_ARCHIVED:
@@ -61,4 +63,12 @@ def robots_state(record: RobotsRecord | None) -> str:
         return HTML
     if status not in _WHOLE_ANSWERS or (record.truncated and len(record.body) < BODY_LIMIT):
         return INCOMPLETE
-    return MALFORMED if _STATEMENT.search(body) and not _RECORD.search(body) else FOUND
+    if _STATEMENT.search(body) and not _RECORD.search(body):
+        return MALFORMED
+    return MALFORMED if _closes_by_address(record, text) or parse_robots_file(text).has_unheard else FOUND
+
+
+def _closes_by_address(record: RobotsRecord, text: bytes) -> bool:
+    """Returns whether a rule names this very host by its whole address, which as a path matches nothing."""
+    host = record.authority.removeprefix("www.").encode()
+    return any(named[1].lower().removeprefix(b"www.") == host for named in _CLOSED_ADDRESS.finditer(text))

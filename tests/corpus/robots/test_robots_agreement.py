@@ -112,11 +112,10 @@ def without_invalid_utf8(body: bytes, url: str, agent: str) -> bytes:
     return edit_lines(body, edit)
 
 
-def with_only_line_feeds(body: bytes, url: str, agent: str) -> bytes:
-    """Writes a line feed for everything that ends a line in Unicode."""
-    return re.sub("[\v\f\x1c-\x1e\x85\u2028\u2029]", "\n", body.decode("utf-8", "surrogateescape")).encode(
-        "utf-8", "surrogateescape"
-    )
+def without_odd_paths(body: bytes, url: str, agent: str) -> bytes:
+    """Takes out rules whose value is an address, or several paths, or in quotes: read as the paths that it means."""
+    odd = re.compile(r"(?i)https?://|[\"'`<(\[{^.\\]+/|.*\s[/*]|/(\s|[,;]$)")
+    return edit_lines(body, lambda line: None if odd.match(field_and_value(line)[1]) else line)
 
 
 def with_plain_spaces(body: bytes, url: str, agent: str) -> bytes:
@@ -144,7 +143,7 @@ EDITS = {
     "unknown_record": without_unknown_records,
     "agent_version": with_one_version,
     "agent_prefix": without_other_agents,
-    "line_end": with_only_line_feeds,
+    "odd_path": without_odd_paths,
     "unicode_space": with_plain_spaces,
     "missing_colon": without_colonless_lines,
     "index_page": without_index_pages,
@@ -242,7 +241,7 @@ CATALOGUE = {
     "unknown_record": (b"User-agent: GPTBot\nCrawl-delay: 5\nUser-agent: x\nDisallow: /", "/a", "GPTBot"),
     "agent_version": (b"User-agent: CCBot/2.0\nDisallow: /", "/a", "CCBot"),
     "agent_prefix": (b"User-agent: Google\nDisallow: /", "/a", "Google-Extended"),
-    "line_end": (b"User-agent: *\nAllow: /b\x0cDisallow: /", "/a", "GPTBot"),
+    "odd_path": (b"User-agent: *\nDisallow: https://host.example/a", "/a", "GPTBot"),
     "unicode_space": (b"User-agent: *\nDisallow: /a\xc2\xa0", "/a", "GPTBot"),
     "missing_colon": (b"User-agent: *\nDisallow /a and more", "/a%20and%20more", "GPTBot"),
     "index_page": (b"User-agent: *\nDisallow: /\nAllow: /a/index.html", "/a/", "GPTBot"),

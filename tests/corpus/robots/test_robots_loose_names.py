@@ -30,14 +30,17 @@ def is_refused(text, agents=("GPTBot",), path="/a"):
         "\ufeffGPTBot",
         "GPTBot\u200b",
     ]
-    + ["Mozilla/5.0 (compatible; GPTBot/1.0)", "**", "*;"],
+    + ["Mozilla/5.0 (compatible; GPTBot/1.0)", "**", "*;", "*bot", "*PTBot", "Googlebot GPTBot", "Googlebot & GPTBot"]
+    + ["\uff27\uff30\uff34\uff22\uff4f\uff54", "G\u0420TBot", "\uff0a"],
 )
 def test_an_agent_is_known_however_it_is_named(name):
     assert is_refused(f"User-agent: {name}{CLOSED}")
     assert is_refused(f"User-agent: *\nAllow: /\n\nUser-agent: {name}{CLOSED}")
 
 
-@pytest.mark.parametrize("name", ["GPT", "GP*X", "*bot", "GPTBot-User", "foo, CCBot", "xGPT*", '"GPT"', "GPT-*", "all"])
+@pytest.mark.parametrize(
+    "name", ["GPT", "GP*X", "*bots", "GPTBot-User", "foo, CCBot", "xGPT*", '"GPT"', "GPT-*", "all"]
+)
 def test_another_name_is_not_taken_for_an_agent(name):
     assert not is_refused(f"User-agent: {name}{CLOSED}")
 

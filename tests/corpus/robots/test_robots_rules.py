@@ -177,7 +177,8 @@ def test_special_characters(rule, path, matches):
         (("UA:GPTBot-User", "Disallow: /"), False),
         (("UA:GPT", "Disallow: /"), False),
         (("UA:* ", "Disallow: /"), True),
-        (("UA:*bot", "Disallow: /"), False),
+        (("UA:*bot", "Disallow: /"), True),  # as whoever wrote it means it
+        (("UA:*bots", "Disallow: /"), False),
         (("UA:", "Disallow: /"), False),
         (("useragent: GPTBot", "disallow: /"), True),
         (("user agent: GPTBot", "DISALLOW : /"), True),
