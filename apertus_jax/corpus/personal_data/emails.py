@@ -47,9 +47,12 @@ def _local_run(letter: str) -> re.Pattern[str]:
 
 
 def _domain(letter: str) -> re.Pattern[str]:
-    """Compiles a domain: labels that neither begin nor end with a hyphen, the last one letters or Punycode."""
+    """Compiles a domain: labels that neither begin nor end with a hyphen, the last one letters or Punycode.
+
+    Underscores are no part of host names by RFC 1123, and of existing ones they are.
+    """
     alphanumeric = f"(?:(?!_){letter})"
-    label = f"{alphanumeric}(?:(?:{alphanumeric}|-){{0,61}}{alphanumeric})?"
+    label = f"{alphanumeric}(?:(?:{letter}|-){{0,61}}{alphanumeric})?"
     top = f"(?:xn--[A-Za-z0-9\\-]{{1,58}}[A-Za-z0-9]|(?:(?![\\d_]){letter}){{2,63}})"
     return re.compile(rf"(?:{label}\.){{1,32}}{top}(?!{alphanumeric})", re.IGNORECASE)
 

@@ -22,6 +22,8 @@ _DIGITS = re.compile(r"[0-9]{1,3}")
 _IPV6_FIRST_COLON = re.compile(r":(?<=[23][0-9A-Fa-f]{3}:)(?=[0-9A-Fa-f]{0,4}:)")
 _IPV6_BODY = re.compile(r"[0-9A-Fa-f:]*+")
 _IPV4_TAIL = re.compile(r"(?<=[:0-9])(?:\.[0-9]{1,3}){3}(?![0-9])")
+# As inet_aton reads it; other numbers of two or three parts are versions.
+_SHORT_LOOPBACK = re.compile(r"127\.(?:0\.)?[0-9]{1,3}(?![0-9A-Za-z]|\.[0-9])")
 _ZONE = re.compile(r"%[A-Za-z][0-9A-Za-z]{0,14}(?![0-9A-Za-z])")
 _LONGEST_IPV6 = 45
 _AFTER_HOST = re.compile(rf"[0-9A-Za-z]|\.[0-9]|[.:]?(?:{MARKER.pattern})")
@@ -98,7 +100,8 @@ def numeric_host_end(text: str, start: int) -> int | None:
     else:
         parts = _IPV4_TAIL.match(text, body) if 1 <= body - start <= 3 else None
         if parts is None:
-            return None
+            loopback = _SHORT_LOOPBACK.match(text, start)
+            return loopback.end() if loopback else None
         end = parts.end()
     if not is_ip(text[start:end]) or _AFTER_HOST.match(text, end):
         return None

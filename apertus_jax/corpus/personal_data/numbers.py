@@ -14,53 +14,70 @@ from apertus_jax.corpus.personal_data.spans import Span
 
 _GAP = " \u00a0\u202f"  # space, no-break space, narrow no-break space
 
-_IBAN_HEAD = re.compile(rf"[0-9](?<=[A-Za-z]{{2}}[0-9])[0-9](?=[{_GAP}\-]?[A-Za-z0-9]{{4}})")
-_AHV = re.compile(rf"756([.\-{_GAP}]?)[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{2}}(?![0-9])")
+# Groups of an account number are of any length, and what stands between two of them is at most a line end and blanks.
+_BETWEEN = rf"(?:[\-./_]|[{_GAP}]{{0,2}}\t?(?:\r?\n)?[{_GAP}]{{0,2}})"
+_IBAN_HEAD = re.compile(
+    rf"[0-9](?:(?<=[A-Za-z]{{2}}[0-9])|(?<=[A-Z]{{2}}[{_GAP}][0-9]))[0-9](?={_BETWEEN}[A-Za-z0-9]{{2}})"
+)
+_IBAN_GROUP = re.compile(rf"{_BETWEEN}([A-Za-z0-9]{{1,31}})")
+MOST_GROUPS = 10
+_AHV = re.compile(rf"756([.\-\t{_GAP}]?)[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{2}}(?![0-9])")
+_CARD_GAP = rf"\-./_\t{_GAP}"
 # The first two digits that some issuer has; years in tables are none of them.
 _CARD_HEAD = re.compile(
-    rf"[2-6](?<![0-9][2-6])(?:(?<=2)[2-7]|(?<=3)[04-9]|(?<=4)[0-9]|(?<=5)[0-58]|(?<=6)[0234567])[0-9]{{2}}(?=[0-9]{{8}}|[\-{_GAP}][0-9]{{4}})"
+    rf"[2-6](?<![0-9][2-6])(?:(?<=2)[2-7]|(?<=3)[04-9]|(?<=4)[0-9]|(?<=5)[0-58]|(?<=6)[0234567])[0-9]{{2}}(?=[0-9]{{8}}|[{_CARD_GAP}][0-9]{{4}})"
 )
 _CARD_SHAPES = (
-    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{3}}"),
-    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}"),
-    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{6}}\1[0-9]{{5}}"),
-    re.compile(rf"[0-9]{{4}}([\-{_GAP}])[0-9]{{6}}\1[0-9]{{4}}"),
+    re.compile(rf"[0-9]{{4}}([{_CARD_GAP}])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{3}}"),
+    re.compile(rf"[0-9]{{4}}([{_CARD_GAP}])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}"),
+    re.compile(rf"[0-9]{{4}}([{_CARD_GAP}])[0-9]{{6}}\1[0-9]{{5}}"),
+    re.compile(rf"[0-9]{{4}}([{_CARD_GAP}])[0-9]{{6}}\1[0-9]{{4}}"),
     re.compile(r"[0-9]{14,19}"),
 )
 _NOT_DIGITS = re.compile(r"[^0-9]+")
 
 
 def find_ibans(text: str) -> list[Span]:
-    """Returns the account numbers (IBAN) of a text, compact or in groups of four; letters of either case."""
+    """Returns the account numbers (IBAN) of a text, compact or in groups of any length; letters of either case.
+
+    Structure and check digits make sure that groups which only stand beside each other are none.
+    """
     found = []
     for match in _IBAN_HEAD.finditer(text):
-        start = match.start() - 2
-        shape = iban_shapes().get(text[start : start + 2].upper())
+        start = match.start() - 2 if text[match.start() - 1].isalpha() else match.start() - 3
+        country = text[start : start + 2].upper()
+        shape = iban_shapes().get(country)
         if shape is None:
             continue
-        length, separator = shape[0], text[match.end()]
-        if separator.isalnum():
-            end = start + length
-            number = text[start:end]
-        else:
-            end = start + length + (length - 1) // 4
-            number = text[start:end]
-            if any(character != separator for character in number[4::5]):
-                continue
-            number = number.replace(separator, "")
+        number, end = _grouped(text, match.end(), shape[0] - 4)
         before = start - 4 if text[max(0, start - 4) : start].upper() == "IBAN" else start  # the word glued to it
-        if is_iban(number.upper()) and number.isascii() and stands_alone(text, before, end, ""):
+        if is_iban(country + match.group() + number.upper()) and stands_alone(text, before, end, ""):
             found.append(Span(start, end, "iban"))
     return found
 
 
+def _grouped(text: str, start: int, length: int) -> tuple[str, int]:
+    """Returns characters of groups until there are enough, and where the last one ends; fewer where they end before."""
+    number, end = "", start
+    for _ in range(MOST_GROUPS):
+        group = _IBAN_GROUP.match(text, end)
+        if len(number) >= length or group is None:
+            break
+        missing = length - len(number)
+        number += group[1][:missing]
+        end = min(group.end(), group.start(1) + missing)
+    return number, end
+
+
 def find_ahv_numbers(text: str) -> list[Span]:
     """Returns the Swiss social insurance numbers of a text, compact or grouped 3-4-4-2 by one kind of separator."""
-    return [
-        Span(*match.span(), "ahv")
-        for match in _AHV.finditer(text)
-        if is_ahv(_NOT_DIGITS.sub("", match.group())) and stands_alone(text, *match.span(), ".-")
-    ]
+    found = []
+    for match in _AHV.finditer(text):
+        start, end = match.span()
+        before = start - 3 if text[max(0, start - 3) : start].upper() in ("AHV", "AVS") else start
+        if is_ahv(_NOT_DIGITS.sub("", match.group())) and stands_alone(text, before, end, ".-"):
+            found.append(Span(start, end, "ahv"))
+    return found
 
 
 def find_cards(text: str) -> list[Span]:
