@@ -11,11 +11,10 @@ import os
 import re
 from collections.abc import Iterator
 
-from apertus_jax.errors import UserError
+from apertus_jax.errors import UserError, shown_path
 from apertus_jax.process.missing_packages import as_missing_package
 
 LONGEST_REASON = 300
-LONGEST_PATH = 120
 # What can be wrong with a place or the machine, and what to do about it.
 PLACE_ERRORS = {
     errno.ENOSPC: "the disk is full; free space and run the same command again",
@@ -215,8 +214,7 @@ def _subject(error: BaseException, doing: str) -> str:
     name = next((each for each in names if isinstance(each, str | bytes) and each), None)
     if name is None:
         return doing
-    shown = name.decode(errors="replace") if isinstance(name, bytes) else name
-    return shown if len(shown) <= LONGEST_PATH else f"{shown[: LONGEST_PATH // 2]}…{shown[-LONGEST_PATH // 4 :]}"
+    return shown_path(name)
 
 
 def _remote_line(error: BaseException, names: set[str], doing: str) -> str | None:

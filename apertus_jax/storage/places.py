@@ -10,7 +10,7 @@ from typing import Any
 
 from etils import epath
 
-from apertus_jax.errors import UserError
+from apertus_jax.errors import UserError, shown_path
 from apertus_jax.storage.listing import is_local
 
 OUTPUT = "output"
@@ -34,9 +34,8 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
     read = [value for name, value in arguments.items() if name not in NO_INPUTS]
     for each in _texts(read):
         if len(each) > LONGEST_PATH:
-            raise UserError(
-                f"{command}: {_shown(each)} is {len(each):,} characters long; no path has more than {LONGEST_PATH:,}"
-            )
+            start = f"{command}: {shown_path(each)} is {len(each):,} characters long"
+            raise UserError(f"{start}; no path has more than {LONGEST_PATH:,}")
         _check_readable(each, command)
     output = arguments.get(OUTPUT)
     if isinstance(output, str | os.PathLike) and os.fspath(output):
@@ -48,7 +47,7 @@ def _check_readable(path: str, command: str) -> None:
     wanted = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK
     if not os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids):
         raise UserError(
-            f"{command}: {_shown(path)} cannot be read: no permission; change its permissions or give another"
+            f"{command}: {shown_path(path)} cannot be read: no permission; change its permissions or give another"
         )
 
 
@@ -73,11 +72,11 @@ def check_output(output: epath.PathLike, inputs: Iterable[str] = (), name: str =
     if not is_local(path):
         scheme = path.partition("://")[0]
         if scheme not in REMOTE_SCHEMES:
-            raise UserError(f"{name} = {_shown(path)}: {scheme}:// cannot be written to; give a folder")
+            raise UserError(f"{name} = {shown_path(path)}: {scheme}:// cannot be written to; give a folder")
         _check_reachable(path, name)
         return
     if path.split("/")[0].startswith("~"):
-        raise UserError(f"{name} = {_shown(path)}: ~ is not replaced here; write {os.path.expanduser(path)}")
+        raise UserError(f"{name} = {shown_path(path)}: ~ is not replaced here; write {os.path.expanduser(path)}")
     _check_place(path, name)
     for each in inputs:
         _check_apart(path, each, name)
@@ -89,18 +88,13 @@ def _check_reachable(path: str, name: str) -> None:
         epath.Path(path).exists()
     except Exception as error:  # every backend has errors of its own
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{name} = {_shown(path)} cannot be reached ({reason}); check the address, the credentials and the network"
-        ) from error
-
-
-def _shown(path: str) -> str:
-    return path if len(path) <= SHOWN else f"{path[: SHOWN // 2]}…{path[-SHOWN // 4 :]}"
+        start = f"{name} = {shown_path(path)} cannot be reached ({reason})"
+        raise UserError(f"{start}; check the address, the credentials and the network") from error
 
 
 def _check_place(path: str, name: str) -> None:
     """Raises UserError unless `path` is a folder or could be made one."""
-    start = f"{name} = {_shown(path)}"
+    start = f"{name} = {shown_path(path)}"
     try:
         is_link = os.path.islink(path)
         os.stat(path)
@@ -144,13 +138,13 @@ def _reason(error: OSError) -> str:
 def _check_apart(output: str, read: str, name: str) -> None:
     """Raises UserError when one of two places lies in the other, or both are one."""
     place, source = os.path.realpath(output), os.path.realpath(read)
-    start = f"{name} = {_shown(output)}"
+    start = f"{name} = {shown_path(output)}"
     if place == source:
         raise UserError(f"{start} is also what is read; give another folder as --output")
     if f"{place}/".startswith(source.rstrip("/") + "/"):
-        raise UserError(f"{start} lies inside {_shown(read)}, which is read; choose a folder outside")
+        raise UserError(f"{start} lies inside {shown_path(read)}, which is read; choose a folder outside")
     if f"{source}/".startswith(place.rstrip("/") + "/"):
-        raise UserError(f"{start} is around {_shown(read)}, which is read; choose a folder of its own")
+        raise UserError(f"{start} is around {shown_path(read)}, which is read; choose a folder of its own")
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:
