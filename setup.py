@@ -6,7 +6,7 @@ setup(
     packages=[*find_packages(include=["apertus_jax*"]), "apertus_jax.gin_configs"],
     package_dir={"apertus_jax.gin_configs": "gin_configs"},
     package_data={
-        "apertus_jax": ["py.typed", "**/*.json", "**/*.html", "**/*.css", "evaluation/harness/data/**/*"],
+        "apertus_jax": ["py.typed", "**/*.json", "**/*.html", "**/*.css", "**/*.jinja", "evaluation/harness/data/**/*"],
         "apertus_jax.gin_configs": ["**/*.gin", "**/*.jsonl"],
     },
 )

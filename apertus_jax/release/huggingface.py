@@ -22,7 +22,7 @@ from apertus_jax.model.config import ModelConfig
 from apertus_jax.model.model_folder import FLOAT32, check_parameters, takes_part_only
 from apertus_jax.model.parameters import abstract_parameters, count_parameters
 from apertus_jax.model.tensor_table import export_obstacle, published_tensors
-from apertus_jax.release.huggingface_tokenizer import special_token_ids, write_tokenizer
+from apertus_jax.release.huggingface_tokenizer import check_chat_tokens, special_token_ids, write_tokenizer
 from apertus_jax.release.model_card import CARD_FILE, model_card
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.run_parent import PARENT, Parent
@@ -110,6 +110,8 @@ def write_repository(
     check_settings(config, dtype)
     check_tokenizer(tokenizer, config.vocab_size)
     special_ids = special_token_ids(tokenizer, config.vocab_size, chat)
+    if chat and tokenizer is not None:
+        check_chat_tokens(tokenizer)
     tensors = published_tensors(config)
     stored = EXPORT_DTYPES[dtype]
     piece_bytes = piece_bytes * stored.itemsize // FLOAT32.itemsize  # a piece is read before it becomes narrower

@@ -10,6 +10,8 @@ from typing import Any
 
 from etils import epath
 
+from apertus_jax.chat import chat_template, template_of_vocabulary
+from apertus_jax.chat.format import TEMPLATES
 from apertus_jax.errors import UserError
 from apertus_jax.storage.tokenizer_files import CHAT_TEMPLATE_FILE, TOKENIZER_FILE, copy_tokenizer, read_vocabulary
 
@@ -44,14 +46,32 @@ def special_token_ids(tokenizer: epath.PathLike | None, vocab_size: int, chat: b
     return found
 
 
+def check_chat_tokens(tokenizer: epath.PathLike) -> None:
+    """Raises UserError for a tokenizer with no chat template and not every token of the one that it would be given."""
+    if (epath.Path(tokenizer) / CHAT_TEMPLATE_FILE).exists():
+        return
+    vocabulary = read_vocabulary(tokenizer)
+    template = template_of_vocabulary(vocabulary)
+    lacking = [token for token in TEMPLATES[template].ids if token not in vocabulary]
+    if lacking:
+        raise UserError(
+            f"a chat model needs the token {lacking[0]}, which the vocabulary of {tokenizer} lacks; put a "
+            f"{CHAT_TEMPLATE_FILE} beside it, or export without chat"
+        )
+
+
 def write_tokenizer(tokenizer: epath.PathLike, folder: epath.PathLike, max_length: int, chat: bool) -> None:
     """Copies a tokenizer folder into a repository and makes the two companions that it lacks.
 
-    The chat template is published with chat models only: a base model has never seen its tokens in use.
+    The chat template is published with chat models only: a base model has never seen its tokens in use. A tokenizer
+    without one is given that of this package for its vocabulary, `apertus_jax.chat.chat_template`.
     """
     files = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, *([CHAT_TEMPLATE_FILE] if chat else []))
     copy_tokenizer(tokenizer, folder, files)
     root = epath.Path(folder)
+    if chat and not (root / CHAT_TEMPLATE_FILE).exists():
+        template = template_of_vocabulary(read_vocabulary(tokenizer))
+        (root / CHAT_TEMPLATE_FILE).write_text(chat_template(template))
     special = special_token_spellings(tokenizer, chat)
     if not (root / SPECIAL_TOKENS_FILE).exists():
         _write_json(root / SPECIAL_TOKENS_FILE, special)
