@@ -7,6 +7,7 @@ import json
 import jax
 import pytest
 
+from apertus_jax.chat import ChatFormat
 from apertus_jax.corpus.classifiers import HashedNgramEmbedding, train_classifier
 from apertus_jax.corpus.classifiers.head_training import HeadRecipe
 from apertus_jax.data import tokenize
@@ -81,7 +82,8 @@ def calls(root):
             tokenize,
             {"documents": one, "output": out},
             {"documents": two, "tokenizer": f"{text['store_one']}/tokenizer", "vocab_size": 400, "seed": 1}
-            | {"held_out_fraction": 0.1, "bpe_bytes_per_source": 1000, "planted": text["probes"]},
+            | {"held_out_fraction": 0.1, "bpe_bytes_per_source": 1000, "planted": text["probes"]}
+            | {"chat_format": ChatFormat(legacy="sft")},
             {"output": elsewhere, "progress": False},
         ),
         "plant": Call(

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "apertus_jax"
 # Below every other package: they know nothing of documents, models or runs.
-TOP_MODULES = {"errors", "clock", "validation", "lazy_imports", "mix64", "unspaced_scripts"}
+TOP_MODULES = {"errors", "clock", "validation", "lazy_imports", "mix64", "source_keys", "unspaced_scripts"}
 FOUNDATION = TOP_MODULES | {"storage", "terminal", "reports", "process"}
 MAX_MODULES = 15
 FOLDERS = sorted({path.parent for path in PACKAGE.rglob("*.py")})

@@ -72,8 +72,8 @@ class ChatFormat:
 
     Attributes:
       template: "apertus" (version 1) or "apertus-1.5".
-      system: text of the system block where a conversation has no system message; None for the template's own, which in
-        version 1 names the day. The published fine-tuning data of version 1 had an empty one.
+      system: text of the system block where a conversation has no system message: empty, as version 1 was tuned; None
+        for the template's own, which in version 1 names the day.
       date: YYYY-MM-DD in that text; today when empty.
       train_on_tool_outputs: whether the outputs of tools, which no model writes, are in the loss.
       legacy: "" is right; "template" is the published template, defects and all; "sft" the template that version 1
@@ -81,7 +81,7 @@ class ChatFormat:
     """
 
     template: Literal["apertus", "apertus-1.5"] = "apertus"
-    system: str | None = None
+    system: str | None = ""
     date: str = ""
     train_on_tool_outputs: bool = False
     legacy: Literal["", "template", "sft"] = ""
@@ -109,14 +109,17 @@ class ChatFormat:
     @property
     def names_day(self) -> bool:
         """Whether what it renders depends on the day that it is rendered."""
-        return self.system is None and not self.date and self.legacy != "sft" and self.template == APERTUS
+        return self._has_own_system and not self.date and self.template == APERTUS
+
+    @property
+    def _has_own_system(self) -> bool:
+        """Whether the template's own text stands where a conversation has no system message."""
+        return self.legacy != "sft" and (self.system is None or (self.legacy == "template" and not self.system))
 
     def system_text(self, given: str | None) -> str:
         """Returns the text of the system block of a conversation whose system message is `given`."""
         if given is not None:
             return given
-        if self.system is not None:
-            return self.system
-        if self.legacy == "sft":
-            return ""
+        if not self._has_own_system:
+            return self.system or ""
         return self.parts.default_system.format(date=self.date or clock.today().isoformat())

@@ -16,6 +16,7 @@ from apertus_jax.configuration.registry import Bindable, bindables
 from apertus_jax.configuration.statements import GIN_MODULE
 
 CONFIGURABLES = {
+    "apertus_jax.chat": ("ChatFormat",),
     "apertus_jax.corpus.sources": ("Source", "Limits"),
     "apertus_jax.corpus.overlay": ("write_overlay",),
     "apertus_jax.corpus.robots_snapshot": ("RobotsScoring", "RobotsRule"),
@@ -45,7 +46,7 @@ CONFIGURABLES = {
         "MegatronStage",
     ),
     "apertus_jax.data.store.token_bytes": ("vocabulary_text",),
-    "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding", "completion_only"),
+    "apertus_jax.objectives": ("goldfish", "not_after_eod", "not_padding", "completion_only", "on_sources"),
     "apertus_jax.optimization": ("ademamix", "adamw", "wsd_schedule", "cosine_schedule", "constant_schedule"),
     "apertus_jax.training": (
         "JobLimits",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from etils import epath
 
+from apertus_jax.chat import Conversation, MalformedConversation, parse_conversation
 from apertus_jax.corpus.batching import batched
 from apertus_jax.errors import UserError
 from apertus_jax.storage import artifacts
@@ -48,7 +49,8 @@ ALIASES = {
 }
 
 
-DOCUMENT_COLUMNS = frozenset({"text", "document_id", "id"}.union(*ALIASES.values()))
+CONVERSATION = "conversation"  # the column of prepared conversations, as JSON
+DOCUMENT_COLUMNS = frozenset({"text", "document_id", "id", CONVERSATION}.union(*ALIASES.values()))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Document:
 
     `cluster` is the `document_id` that stands for all copies of this document, near ones included; empty when it has
     none. `text_digest` is that of the text before personal data was rewritten, by which removal requests name it.
+    `conversation` is the JSON record of a chat, whose `text` is then what is said in it; empty for other documents.
     """
 
     document_id: str
@@ -67,6 +70,7 @@ class Document:
     licence: str = ""
     cluster: str = ""
     text_digest: str = ""
+    conversation: str = ""
 
 
 def document_id(source: str, version: str, record: str) -> str:
@@ -74,19 +78,23 @@ def document_id(source: str, version: str, record: str) -> str:
     return hashlib.blake2b(f"{source}|{version}|{record}".encode(), digest_size=16).hexdigest()
 
 
-def document_schema() -> pyarrow.Schema:
-    """Returns the Parquet schema of document files: one string column per field of `Document`."""
+def document_schema(conversations: bool = False) -> pyarrow.Schema:
+    """Returns the Parquet schema of document files: one string column per field of `Document`.
+
+    The column of conversations is there only where `conversations` says that there may be some.
+    """
     import pyarrow
 
-    return pyarrow.schema([(field.name, pyarrow.string()) for field in dataclasses.fields(Document)])
+    names = [field.name for field in dataclasses.fields(Document) if conversations or field.name != CONVERSATION]
+    return pyarrow.schema([(name, pyarrow.string()) for name in names])
 
 
-def write_documents(path: epath.PathLike, documents: Iterable[Document]) -> int:
+def write_documents(path: epath.PathLike, documents: Iterable[Document], conversations: bool = False) -> int:
     """Writes documents to one Parquet file and returns how many; the same documents give the same bytes."""
     import pyarrow
     import pyarrow.parquet
 
-    schema = document_schema()
+    schema = document_schema(conversations)
     count = 0
     with (
         epath.Path(path).open("wb") as file,
@@ -151,9 +159,9 @@ def input_name(path: epath.PathLike) -> str:
 def read_documents(path: epath.PathLike) -> Iterator[Document]:
     """Streams the documents of a file or folder in a fixed order.
 
-    Only `text` is required. Without a `document_id` the identity is taken from `id`, or else from the file's name
-    inside the input and the row, so that moving a corpus to another folder changes no identity. Without a `source`
-    the input's name is used.
+    Only `text` is required, or `messages` in its place: a conversation, see `apertus_jax.chat`. Without a
+    `document_id` the identity is taken from `id`, or else from the file's name inside the input and the row, so that
+    moving a corpus to another folder changes no identity. Without a `source` the input's name is used.
 
     Raises:
       UserError: an input is missing or a row is not a document; names the file and the row.
@@ -189,7 +197,8 @@ def _document(row: Any, default_source: str, default_record: str, where: str) ->
     """Makes a document of one parsed row; `where` names the row in errors."""
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: a JSON object with a text field is expected, found {type(row).__name__}")
-    text = row.get("text")
+    conversation = _conversation(row, where)
+    text = conversation_text(conversation) if conversation else row.get("text")
     if not isinstance(text, str):
         raise UserError(f"{where}: field text must be a string, found {type(text).__name__}; mend or remove the row")
     if not text.strip():
@@ -211,7 +220,24 @@ def _document(row: Any, default_source: str, default_record: str, where: str) ->
         licence=fields["licence"],
         cluster=fields["cluster"],
         text_digest=fields["text_digest"],
+        conversation=conversation.to_text() if conversation else "",
     )
+
+
+def conversation_text(conversation: Conversation) -> str:
+    """Returns the text of the document that a conversation is: all that is said in it."""
+    return "\n\n".join(conversation.texts())
+
+
+def _conversation(row: Mapping[str, Any], where: str) -> Conversation | None:
+    """Returns the conversation of a row, which has `messages` and no text, or was prepared; None for other rows."""
+    prepared = row.get(CONVERSATION)
+    try:
+        if isinstance(prepared, str) and prepared.startswith('{"messages":'):
+            return parse_conversation(parse_json(prepared, where))
+        return parse_conversation(row) if row.get("text") is None and row.get("messages") is not None else None
+    except MalformedConversation as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _string_field(row: Mapping[str, Any], spellings: tuple[str, ...], where: str) -> str:

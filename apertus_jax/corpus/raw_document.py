@@ -29,4 +29,5 @@ class RawDocument:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # HTTP response headers that carry signals
     meta_tags: Mapping[str, str] = dataclasses.field(default_factory=dict)  # <meta name=… content=…> of the page
     licence_links: tuple[str, ...] = ()  # link targets of the page that point to licences
+    conversation: str = ""  # JSON of a chat, whose text is what is said in it
     own_source: str = ""  # what the row itself calls its source; rules ask about `source`, which no row can choose

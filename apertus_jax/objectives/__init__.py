@@ -12,6 +12,7 @@ from apertus_jax.objectives.masks import (
     goldfish,
     not_after_eod,
     not_padding,
+    on_sources,
 )
 from apertus_jax.objectives.rates import DropRate, measure_drop_rate
 
@@ -32,5 +33,6 @@ __all__ = [
     "measure_drop_rate",
     "not_after_eod",
     "not_padding",
+    "on_sources",
     "token_losses",
 ]

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from apertus_jax.errors import UserError
 from apertus_jax.objectives.anchors import AnchorTable, VocabularyText, anchor_table
 from apertus_jax.objectives.goldfish import ROW_STRATEGIES, check_exempt_ids, check_goldfish, goldfish_mask
-from apertus_jax.validation import require_flag, require_whole_number, spelled
+from apertus_jax.source_keys import source_key
+from apertus_jax.validation import require_flag, require_list, require_whole_number, spelled
 
 LARGEST_ID = 2**31 - 1  # ids are int32 on devices
 Batch = Mapping[str, jax.Array]
@@ -36,6 +37,7 @@ class LossMask(Protocol):
     - `left_context` int32[B, C]: the C labels before the window of the row's first document, see `ContextMask`; -1
       where it has none;
     - `loss_weights` float32[B, T]: what `combine_masks` multiplies by;
+    - `source_keys` uint32[B, T]: `source_key` of the source that the row is of, where a mask `reads_sources`;
     - `samples_consumed` uint32[2], high and low half: samples trained on before this batch. In the train step alone.
 
     Only `tokens` is always there. Resumes, other meshes and audits of the trained model (`memorization`) give the same
@@ -192,6 +194,34 @@ def completion_only(start_id: int, end_id: int) -> LossMask:
         return last_start > last_close
 
     return mask
+
+
+def on_sources(masks: Sequence[LossMask], sources: Sequence[str]) -> LossMask:
+    """Masks for these sources of the token store alone; rows of other sources keep all their labels.
+
+    So Goldfish drops labels of text, and chats in the same mixture, which have loss weights of their own, stay whole.
+    Where a batch does not say of which source its rows are (audits), the masks apply. Raises UserError for no sources.
+    """
+    require_list("on_sources.masks", masks, at_least=1)
+    require_list("on_sources.sources", sources, of=str, at_least=1, distinct=True)
+    masks, keys = tuple(masks), [source_key(name) for name in sources]
+
+    def mask(batch: Batch) -> jax.Array:
+        keep = jnp.ones(_labels(batch).shape, bool)
+        for each in masks:
+            keep &= each(batch)
+        if "source_keys" not in batch:
+            return keep
+        return keep | ~jnp.isin(batch["source_keys"], jnp.asarray(keys, jnp.uint32))
+
+    mask.left_context = left_context_of(masks)  # type: ignore[attr-defined]  # functions take attributes
+    mask.reads_sources = tuple(sources)  # type: ignore[attr-defined]  # functions take attributes
+    return mask
+
+
+def sources_of(masks: Sequence[LossMask]) -> tuple[str, ...]:
+    """Returns the names of the sources that masks ask for, sorted; none where no mask reads `source_keys`."""
+    return tuple(sorted({name for mask in masks for name in getattr(mask, "reads_sources", ())}))
 
 
 def combine_masks(masks: Sequence[LossMask], batch: Batch) -> jax.Array:

@@ -114,6 +114,7 @@ def pretrain(
     # ---------------------------------------------------------------- data
     token_store = TokenStore.open(store, checked_blocks=training.checked_blocks, seed=training.seed)
     check_vocabulary(token_store, model, store)
+    check_sources(token_store, objective)
     removed = plan_removals(token_store, model, removals)
     asked = _Asked(folder, token_store, mixture, schedule, training, allow_config_change)
     origin = find_origin(_start_of(training), folder, token_store, model)
@@ -342,6 +343,15 @@ def check_vocabulary(store: TokenStore, model: ModelConfig, folder: str) -> None
         )
 
 
+def check_sources(store: TokenStore, objective: Objective) -> None:
+    """Raises UserError when a loss mask is for a source that the store does not have."""
+    for name in objective.sources:
+        if name not in store.training_sources:
+            raise UserError(
+                f"on_sources.sources names {name!r}, {store.folder} has {', '.join(store.training_sources)}; correct it"
+            )
+
+
 def open_batches(
     run: TrainingRun,
     stream: SampleStream,
@@ -358,6 +368,7 @@ def open_batches(
         context_window=program.objective.left_context + 1,
         rows_of_batch=functools.partial(sharding.rows_of_process, program.mesh),
         masked_documents=masked_documents,
+        with_source_keys=bool(program.objective.sources),
     )
     host_batches = loader.iterate(first_step, run.schedule.total_steps, ReadAhead(num_batches=prefetch))
     return DeviceBatches(host_batches, program.batch_sharding, num_ready=prefetch)

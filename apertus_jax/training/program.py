@@ -144,7 +144,7 @@ class Program:
     def step(self, state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[TrainState, dict[str, jax.Array]]:
         """Runs one step. `state` is donated: use the returned one."""
         executable = self.compile(batch["tokens"].shape[0])
-        return executable(state, {name: batch[name] for name in DEVICE_FIELDS})
+        return executable(state, {name: batch[name] for name in device_fields(self.objective)})
 
     def look(self, function: Callable[..., Any], state: TrainState, batch: Mapping[str, Any], *more: Any) -> Any:
         """Runs a function beside the step, which stays the program it is.
@@ -160,8 +160,13 @@ class Program:
         """
         jitted = self._looks.setdefault(function, jax.jit(function, out_shardings=sharding.replicated(self.mesh)))
         with sharding.use_mesh(self.mesh, self.rules):
-            fields = {name: batch[name] for name in DEVICE_FIELDS}
+            fields = {name: batch[name] for name in device_fields(self.objective)}
             return jitted(state.params, fields, state.samples_consumed, *more)
+
+
+def device_fields(objective: Objective) -> tuple[str, ...]:
+    """Returns the fields of a batch that go to the device: source keys only where a mask reads them."""
+    return (*DEVICE_FIELDS, "source_keys") if objective.sources else DEVICE_FIELDS
 
 
 def abstract_batch(objective: Objective, sequence_length: int, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -173,8 +178,9 @@ def abstract_batch(objective: Objective, sequence_length: int, batch_size: int) 
         "left_context": ((batch_size, objective.left_context), jnp.int32),
         "document_keys": ((batch_size, sequence_length), jnp.uint32),
         "loss_weights": ((batch_size, sequence_length), jnp.float32),
+        "source_keys": ((batch_size, sequence_length), jnp.uint32),
     }
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in fields.items()}
+    return {name: jax.ShapeDtypeStruct(*fields[name]) for name in device_fields(objective)}
 
 
 def make_program(

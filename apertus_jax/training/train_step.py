@@ -14,7 +14,7 @@ import optax
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer
 from apertus_jax.objectives import LossMask, combine_masks, cross_entropy
-from apertus_jax.objectives.masks import left_context_of
+from apertus_jax.objectives.masks import left_context_of, sources_of
 from apertus_jax.optimization import add_samples, global_norm
 from apertus_jax.training.state import TrainState
 from apertus_jax.training.survival.step_guard import StepGuard, after_step, is_spike
@@ -57,6 +57,11 @@ class Objective:
     def left_context(self) -> int:
         """How many labels before the window the masks look at."""
         return left_context_of(self.loss_masks)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources of the token store that the masks tell apart."""
+        return sources_of(self.loss_masks)
 
 
 def normalize_weights(weights: jax.Array, loss_norm: str, microbatch_size: int) -> jax.Array:

@@ -57,7 +57,7 @@ GOLDEN_ASSISTANT = (
     '<|assistant_start|><|inner_prefix|>think<|tools_prefix|>[{"calc": {"a": 1}}]<|tools_suffix|>[2]'
     "<|inner_suffix|>done"
 )
-DATED = ChatFormat(date="2026-01-31")
+DATED = ChatFormat(system=None, date="2026-01-31")
 
 
 def text_of(record, chat_format=DATED, add_generation_prompt=False):
@@ -122,7 +122,7 @@ def test_exported_template_equals_the_renderer(template):
     for seed in SEEDS_OF_TEMPLATE[template]:
         record = generated.conversation(seed, answered=bool(seed % 3))
         expected = in_transformers(template, record, bool(seed % 2))
-        today = ChatFormat(template)
+        today = ChatFormat(template, system=None)
         assert text_of(record, today, bool(seed % 2)) == expected, seed
         assert parse_conversation(parse_conversation(record).to_json()) == parse_conversation(record)
 
@@ -132,7 +132,7 @@ def test_ids_are_those_of_the_rendered_string(chat_tokenizers, template, tmp_pat
     ours = chat_tokenizers[template]
     ours.save(tmp_path)
     theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path, chat_template=chat_template(template))
-    whole = ChatFormat(template, train_on_tool_outputs=True)
+    whole = ChatFormat(template, system=None, train_on_tool_outputs=True)
     records = [generated.clean(generated.conversation(seed)) for seed in range(200)]
     encoded = encode_chats([render(parse_conversation(record), whole) for record in records], ours, whole)
     for record, chat in zip(records, encoded, strict=True):

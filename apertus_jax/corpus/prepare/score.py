@@ -115,6 +115,8 @@ class UnitScorer:
                 scored = [row for row in rows if row is not None]
                 if keys:
                     self._write_keys(keys, scored, first_ordinal + counts["documents"])
+                if chats := sum(bool(each.conversation) for each in readable):
+                    counts["conversations"] = counts.get("conversations", 0) + chats
                 counts["documents"] += scores.write(scored)
                 counts["quarantined"] += quarantine.write(unreadable + slow)
         return counts

@@ -19,6 +19,7 @@ from apertus_jax.corpus.language_codes import language_label
 from apertus_jax.corpus.ledger import Decision, Funnel, ledger_schema
 from apertus_jax.corpus.ledger import records as ledger
 from apertus_jax.corpus.personal_data import rewrite
+from apertus_jax.corpus.personal_data.conversations import rewrite_conversation
 from apertus_jax.corpus.prepare import aggregate
 from apertus_jax.corpus.prepare.launching.tasks import unit_folder
 from apertus_jax.corpus.prepare.plan import ordinal
@@ -139,7 +140,8 @@ class ApplyStage:
         scores = self._scores.scores_of(number)
         funnel = Funnel()
         with TableWriter(folder / ledger.LEDGER_FILE, self._schema) as rows:
-            write_documents(folder / ledger.DOCUMENTS_FILE, self._permitted(number, scores, rows, funnel))
+            chats = "conversations" in artifacts.read_manifest(scores, self._scores.kind)["summary"]
+            write_documents(folder / ledger.DOCUMENTS_FILE, self._permitted(number, scores, rows, funnel), chats)
         quarantine = list(read_rows(scores / QUARANTINE_FILE))
         for row in quarantine:
             funnel.add_quarantined(row)
@@ -179,10 +181,14 @@ class ApplyStage:
         if reason:
             return Decision(reason, detail, cluster, size, kept_id), None
         policy = self._policy.personal_data
-        text, counts = document.text, {}
+        text, conversation = document.text, document.conversation
+        counts: dict[str, int] = {}
         if policy.applies_to(document.source):
-            rewritten = rewrite(document.text, policy)
-            text, counts = rewritten.text, rewritten.counts
+            if conversation:
+                text, conversation, counts = rewrite_conversation(conversation, policy)
+            else:
+                rewritten = rewrite(document.text, policy)
+                text, counts = rewritten.text, rewritten.counts
         permitted = Document(
             document_id=document.document_id,
             text=text,
@@ -192,6 +198,7 @@ class ApplyStage:
             licence=row.get("licence_expression") or document.licence,
             cluster=cluster,
             text_digest=row.get("text_digest") or "",
+            conversation=conversation,
         )
         return Decision.kept(text, counts, cluster, size), permitted
 

@@ -28,6 +28,7 @@ class QuarantineReason(enum.StrEnum):
     EMPTY_TEXT = "empty_text"
     TEXT_TOO_LARGE = "text_too_large"
     WRONG_TYPE = "wrong_type"
+    MALFORMED_CONVERSATION = "malformed_conversation"
     FIELD_TOO_LONG = "field_too_long"
     NUL_CHARACTER = "nul_character"
     LONE_SURROGATE = "lone_surrogate"

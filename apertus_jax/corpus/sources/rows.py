@@ -7,7 +7,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from apertus_jax.corpus.documents import DOCUMENT_ID, HELD_OUT, UNKNOWN_LANGUAGE, document_id, source_folder_name
+from apertus_jax.chat import Conversation, MalformedConversation, parse_conversation
+from apertus_jax.corpus.documents import (
+    DOCUMENT_ID,
+    HELD_OUT,
+    UNKNOWN_LANGUAGE,
+    conversation_text,
+    document_id,
+    source_folder_name,
+)
 from apertus_jax.corpus.raw_document import RawDocument
 from apertus_jax.corpus.sources import evidence
 from apertus_jax.corpus.sources.declarations import consent_fields, licence_declaration, signal_pairs
@@ -16,6 +24,7 @@ from apertus_jax.corpus.sources.source import Source, column_key
 from apertus_jax.corpus.web.dates import parse_date
 from apertus_jax.corpus.web_addresses import parse_web_address
 
+MESSAGES = "messages"  # of a conversation, in place of a text
 LONGEST_FIELD = 1 << 14  # characters of an address, an identifier, all signals of one kind
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _AFTER_DAY = re.compile(r"(?<=\d\d)[T ].*", re.DOTALL)
@@ -34,6 +43,9 @@ def make_document(source: Source, file: str, row: int, today: str, fields: Mappi
       Unusable: the row cannot become a document.
     """
     text: Any = fields.get(source.text_field)
+    conversation = _conversation(fields) if text is None and fields.get(MESSAGES) is not None else None
+    if conversation is not None:
+        text = conversation_text(conversation)
     check_text(text, source)
     consent = consent_fields(fields, source)
     values_of: dict[str, list[Any]] = {}
@@ -60,7 +72,24 @@ def make_document(source: Source, file: str, row: int, today: str, fields: Mappi
         meta_tags=_signals(values_of, source.meta_field, evidence.meta_tag_name, evidence.is_signal_meta_tag),
         licence_links=_links(values_of, source.licence_link_field),
         own_source=_own_source(fields, source),
+        conversation=conversation.to_text() if conversation else "",
     )
+
+
+def _conversation(fields: Mapping[str, Any]) -> Conversation:
+    """Returns the conversation of a row that has messages in place of a text.
+
+    Raises:
+      Unusable: it cannot be rendered, or no assistant says anything in it.
+    """
+    try:
+        conversation = parse_conversation(fields)
+    except MalformedConversation as error:
+        raise Unusable(QuarantineReason.MALFORMED_CONVERSATION, error.problem) from None
+    if not conversation.has_answer:
+        raise Unusable(QuarantineReason.MALFORMED_CONVERSATION, "no assistant says anything")
+    _check_characters(conversation.to_text(), MESSAGES)
+    return conversation
 
 
 def check_text(text: Any, source: Source) -> None:

@@ -14,6 +14,7 @@ from apertus_jax.corpus.sources import tables
 from apertus_jax.corpus.sources.parquet import Table
 from apertus_jax.corpus.sources.parts import Part, Unit
 from apertus_jax.corpus.sources.quarantine import QuarantineReason, Unusable
+from apertus_jax.corpus.sources.rows import MESSAGES
 from apertus_jax.corpus.sources.source import BUNDLED, Source, locate, source_files
 from apertus_jax.corpus.sources.streams import CheckedFile, Damage, expand
 from apertus_jax.errors import UserError
@@ -129,7 +130,7 @@ def _plan_lines(source: Source, file: str, target_bytes: int) -> Iterator[Part]:
     """Cuts a JSONL file behind the first line end at or after each multiple of `target_bytes`."""
     cuts: list[tuple[int, int, str]] = []
     content = CheckedFile(locate(source, file))
-    search = _KeySearch(source.text_field)
+    search = _KeySearch(source.text_field, MESSAGES)
     digest = hashlib.blake2b(digest_size=artifacts.DIGEST_BYTES)
     whole = hashlib.blake2b(digest_size=artifacts.DIGEST_BYTES)
     start = position = 0
@@ -207,7 +208,7 @@ def _digest_file(source: Source, file: str) -> tuple[str, int]:
 
 def _names_text(source: Source, file: str) -> bool:
     """Returns whether a compressed JSONL file names the field of the text anywhere, or is too damaged to tell."""
-    search = _KeySearch(source.text_field)
+    search = _KeySearch(source.text_field, MESSAGES)
     is_empty = True
     for chunk in expand(CheckedFile(locate(source, file)), file, source.limits):
         if isinstance(chunk, Damage):
@@ -220,10 +221,10 @@ def _names_text(source: Source, file: str) -> bool:
 
 
 class _KeySearch:
-    """Looks for the name of a JSON field in pieces of a file."""
+    """Looks for the name of one of some JSON fields in pieces of a file."""
 
-    def __init__(self, name: str):
-        spelled = json.dumps(name), json.dumps(name, ensure_ascii=False)
+    def __init__(self, *names: str):
+        spelled = [json.dumps(name, ensure_ascii=ascii_only) for name in names for ascii_only in (True, False)]
         self._keys = tuple(dict.fromkeys(spelling.encode() for spelling in spelled))
         self._tail = b""
         self.found = False

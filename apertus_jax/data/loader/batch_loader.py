@@ -20,6 +20,7 @@ from apertus_jax.data.sample_order.sample_index import Spans, TokenSource
 from apertus_jax.data.sample_order.sample_stream import SampleStream
 from apertus_jax.errors import UserError
 from apertus_jax.process.retries import retried
+from apertus_jax.source_keys import source_key
 
 PADDING = 0
 Batch = dict[str, np.ndarray]
@@ -44,6 +45,7 @@ class BatchLoader:
         context_window: int = 50,
         rows_of_batch: Callable[[int], np.ndarray] = np.arange,
         masked_documents: Mapping[str, np.ndarray] | None = None,
+        with_source_keys: bool = False,
     ):
         """Reads batches of a stream.
 
@@ -54,6 +56,7 @@ class BatchLoader:
           context_window: h of the Goldfish hash; batches carry the h - 1 labels before each window.
           rows_of_batch: batch size → the rows that this process reads, ascending int[R]; by default all of them.
           masked_documents: numbers of documents, by the source's name in the store, that no loss may come from.
+          with_source_keys: batches have `source_keys` for masks that ask which source a row is of.
 
         Raises:
           UserError: a context window below 1.
@@ -65,6 +68,7 @@ class BatchLoader:
         self.eod_id = eod_id
         self.context_length = context_window - 1
         self._rows_of_batch = rows_of_batch
+        self._source_keys = [source_key(source.source) for source in stream.sources] if with_source_keys else []
         self._document_keys = [
             np.asarray(source.tokens.documents.column("document_key")).astype(np.uint32) for source in stream.sources
         ]
@@ -82,7 +86,8 @@ class BatchLoader:
 
         tokens int32[B, T+1]; segment_ids, positions int32[B, T]; left_context int32[B, h-1]; document_keys
         uint32[B, T]; loss_weights float32[B, T], 0 where a row is padded and where input or label belong to a masked
-        document; sample_ids int64[B].
+        document, and what the store says where it keeps weights; sample_ids int64[B]. With source keys also source_keys
+        uint32[B, T], `source_key` of each row's source.
 
         Raises:
           UserError: a token id outside the vocabulary, or a stream that has ended.
@@ -100,6 +105,9 @@ class BatchLoader:
             filled = read_spans(source.tokens, spans, tokens[row])
             document_keys[row, :filled] = np.repeat(self._document_keys[entry][spans.document], spans.length)
             loss_weights[row, filled - 1 :] = 0
+            weights = getattr(source.tokens, "weights", None)
+            if weights is not None:  # each is that of a token as a label
+                loss_weights[row, : filled - 1] = read_weights(source.tokens, spans, weights)[1:]
             masked = self._masked[entry]
             if masked is not None and masked[spans.document].any():
                 of_masked = np.repeat(masked[spans.document], spans.length)
@@ -112,7 +120,12 @@ class BatchLoader:
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.vocab_size:
             self._refuse_tokens(tokens, sample_ids)
         segment_ids, positions = segment_ids_and_positions(tokens[:, :-1], self.eod_id)
+        keys = {}
+        if self._source_keys:
+            of_rows = np.array(self._source_keys, dtype=np.uint32)[located.entry]
+            keys = {"source_keys": np.repeat(of_rows[:, None], length, axis=1)}
         return {
+            **keys,
             "tokens": tokens,
             "segment_ids": segment_ids,
             "positions": positions,
@@ -193,13 +206,23 @@ def read_spans(source: TokenSource, spans: Spans, out: np.ndarray) -> int:
 
     Spans that follow one another in the store are read at once, so that a stored window is a single copy.
     """
+    filled = 0
+    for begin, count in _stored_runs(source, spans):
+        out[filled : filled + count] = source.tokens(begin, count)
+        filled += count
+    return filled
+
+
+def read_weights(source: TokenSource, spans: Spans, weights: np.ndarray) -> np.ndarray:
+    """Returns float32[n]: the weights (those of all tokens of `source`) of the tokens of `spans`."""
+    return np.concatenate([weights[begin : begin + count] for begin, count in _stored_runs(source, spans)])
+
+
+def _stored_runs(source: TokenSource, spans: Spans) -> Iterator[tuple[int, int]]:
+    """Yields (first token, number of tokens) of what spans cover, joined where they follow one another."""
     begins = np.asarray(source.document_starts[spans.document]) + spans.start
     ends = begins + spans.length
     run_starts = np.flatnonzero(np.concatenate([[True], begins[1:] != ends[:-1]]))
     run_ends = np.concatenate([run_starts[1:], [len(begins)]])
-    filled = 0
     for first, last in zip(run_starts.tolist(), run_ends.tolist(), strict=True):
-        count = int(ends[last - 1] - begins[first])
-        out[filled : filled + count] = source.tokens(int(begins[first]), count)
-        filled += count
-    return filled
+        yield int(begins[first]), int(ends[last - 1] - begins[first])

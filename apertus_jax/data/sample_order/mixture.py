@@ -64,12 +64,13 @@ class Mixture:
     Attributes:
       stages: in the order of their starts, the first at 0.
       block_size: Q, samples in which the rates hold exactly; None chooses it from the rates.
-      sample_index: how documents become samples, "windows" over the stored stream, or "best_fit" packing of whole ones.
+      sample_index: how documents become samples, "windows" over the stored stream, "best_fit" packing of whole ones,
+        or "one_document" a sample, padded or cut.
     """
 
     stages: Sequence[MixtureStage] = (MixtureStage(),)
     block_size: int | None = None
-    sample_index: Literal["windows", "best_fit"] = "windows"
+    sample_index: Literal["windows", "best_fit", "one_document"] = "windows"
 
     def __post_init__(self) -> None:
         require_list("Mixture.stages", self.stages, of=MixtureStage, at_least=1)

@@ -17,6 +17,7 @@ import numpy as np
 from apertus_jax.data.sample_order.batch_history import BatchHistory
 from apertus_jax.data.sample_order.batch_schedule import BatchSchedule
 from apertus_jax.data.sample_order.best_fit_index import BestFitIndex
+from apertus_jax.data.sample_order.document_index import DocumentIndex
 from apertus_jax.data.sample_order.greedy_blend import GreedyBlend, StagedBlend
 from apertus_jax.data.sample_order.megatron_index import MegatronSampleIndex
 from apertus_jax.data.sample_order.mixture import Mixture, resolve_mixture
@@ -37,6 +38,7 @@ from apertus_jax.validation import (
 SAMPLE_INDICES: dict[str, Callable[[TokenSource, int, str], SampleIndex]] = {
     "windows": WindowIndex,
     "best_fit": BestFitIndex,
+    "one_document": DocumentIndex,
 }
 MEGATRON_MARGIN = 1.005  # Megatron asks each weighted source for half a percent more than its share
 

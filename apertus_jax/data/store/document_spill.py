@@ -117,14 +117,24 @@ class TokenSpill:
 
     def __init__(self, folder: Path):
         """Opens the two spill files in `folder`."""
-        self._paths = (folder / "tokens.i32", folder / "rows.jsonl")
+        self._paths = (folder / "tokens.i32", folder / "rows.jsonl", folder / "weights.f32")
         self._tokens: BinaryIO
         self._rows: BinaryIO
-        self._tokens, self._rows = (path.open("wb") for path in self._paths)
+        self._weights: BinaryIO
+        self._tokens, self._rows, self._weights = (path.open("wb") for path in self._paths)
+        self._weight_starts: dict[int, int] = {}  # of conversations alone
+        self._num_weights = 0
         self._token_starts, self._row_starts = array.array("q", [0]), array.array("q", [0])
 
-    def append(self, document: Document, tokens: np.ndarray) -> None:
-        """Writes one document's tokens (int32[n], no boundary tokens) and the row that describes it."""
+    def append(self, document: Document, tokens: np.ndarray, weights: np.ndarray | None = None) -> None:
+        """Writes one document's tokens (int32[n], no boundary tokens) and the row that describes it.
+
+        `weights` float32[n] are the loss weights of a conversation.
+        """
+        if weights is not None:
+            self._weight_starts[len(self._token_starts) - 1] = self._num_weights
+            self._weights.write(weights.astype(np.float32, copy=False).tobytes())
+            self._num_weights += len(weights)
         row = {
             "document_id": document.document_id,
             "source": document.source,
@@ -145,6 +155,8 @@ class TokenSpill:
         """Ends the writing; `read` works from now on."""
         self._tokens.close()
         self._rows.close()
+        self._weights.close()
+        self._mapped_weights = _map(self._paths[2], np.dtype(np.float32))
         self._mapped = _map(self._paths[0], np.dtype(np.int32))
         self._rows = self._paths[1].open("rb")
 
@@ -154,9 +166,20 @@ class TokenSpill:
         row = json.loads(self._rows.read(self._row_starts[number + 1] - self._row_starts[number]))
         return self._mapped[self._token_starts[number] : self._token_starts[number + 1]], row
 
+    def weights(self, number: int) -> np.ndarray | None:
+        """Returns the loss weights of document `number`, None where it is no conversation."""
+        start = self._weight_starts.get(number)
+        length = self._token_starts[number + 1] - self._token_starts[number]
+        return None if start is None else self._mapped_weights[start : start + length]
+
+    def has_weights(self, numbers: np.ndarray) -> bool:
+        """Returns whether one of these documents is a conversation."""
+        return bool(self._weight_starts) and any(number in self._weight_starts for number in numbers.tolist())
+
     def close(self) -> None:
         """Closes the files."""
         self._tokens.close()
+        self._weights.close()
         self._rows.close()
 
 

@@ -5,6 +5,7 @@
     sources/NAME/tokens.bin, .idx     one Megatron pair per source, documents in stored order
     sources/NAME/tokens.blocks        digests of the blocks of tokens.bin, see `token_blocks`
     sources/NAME/documents.parquet    one row per document, in the same order
+    sources/NAME/weights.f32          loss weights of the tokens, where there are conversations, see `loss_weights`
 
 Every document is <s>, its tokens, </s>. The source `held_out` is never trained on; the others are what a mixture draws
 from. Stores are memory-mapped, so they lie on a file system (local or mounted), not in a bucket.
@@ -24,6 +25,7 @@ import numpy as np
 from etils import epath
 
 from apertus_jax.corpus.documents import DOCUMENT_ID, HELD_OUT
+from apertus_jax.data.store.loss_weights import WEIGHTS, WEIGHTS_FIELDS, WEIGHTS_FILE, open_weights
 from apertus_jax.data.store.megatron_files import MegatronReader, token_dtype
 from apertus_jax.data.store.token_blocks import check_block, chosen_blocks, num_blocks, read_digests
 from apertus_jax.data.tokenizer.bpe import Tokenizer
@@ -98,7 +100,11 @@ def check_summary(root: epath.Path, manifest: Mapping[str, Any]) -> None:
         if not SOURCE_NAME.fullmatch(name):
             raise UserError(f"{where} has the source {name[:40]!r}, which is no name of a folder; tokenize again")
         require_fields(source, SOURCE_FIELDS, f"{where}.sources.{name}")
-        for file in (f"{TOKENS_PREFIX}.bin", f"{TOKENS_PREFIX}.idx", DOCUMENTS_FILE):
+        weights = [WEIGHTS_FILE] if WEIGHTS in source else []
+        if weights:
+            require_fields(source, {WEIGHTS: dict}, f"{where}.sources.{name}")
+            require_fields(source[WEIGHTS], WEIGHTS_FIELDS, f"{where}.sources.{name}.{WEIGHTS}")
+        for file in (f"{TOKENS_PREFIX}.bin", f"{TOKENS_PREFIX}.idx", DOCUMENTS_FILE, *weights):
             if f"sources/{name}/{file}" not in manifest["files"]:
                 raise UserError(f"{where}: sources/{name}/{file} is not among the committed files; tokenize again")
 
@@ -135,6 +141,15 @@ class TokenSource(MegatronReader):
                 f"{self.folder / DOCUMENTS_FILE} has {table.num_rows} rows for {self.num_documents} documents"
             )
         return table
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray | None:
+        """float32[num_tokens], memory-mapped: what the loss of each token counts; None where it is 1 for all.
+
+        Raises:
+          UserError: the file has another length than the tokens.
+        """
+        return open_weights(self.folder, self.summary, self.num_tokens)
 
     @functools.cached_property
     def document_keys(self) -> np.ndarray:

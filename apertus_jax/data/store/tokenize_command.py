@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 from etils import epath
 
+from apertus_jax.chat import ChatFormat, EncodedChat, encode_chats, parse_conversation, render
 from apertus_jax.corpus.batching import batched
+from apertus_jax.corpus.documents import Document
 from apertus_jax.corpus.language_codes import names_language
 from apertus_jax.data.store.document_inputs import DocumentInput, read_inputs, resolve_inputs, resolve_planted
 from apertus_jax.data.store.document_spill import Scan, TokenSpill, scan_documents
 from apertus_jax.data.store.held_out_split import choose_held_out
+from apertus_jax.data.store.loss_weights import WEIGHTS, WeightsWriter
 from apertus_jax.data.store.megatron_files import MegatronWriter, token_dtype
 from apertus_jax.data.store.token_store import (
     DOCUMENTS_FILE,
@@ -37,7 +41,7 @@ from apertus_jax.data.tokenizer.bpe import Tokenizer, train_bpe
 from apertus_jax.data.tokenizer.tekken import apertus_tokenizer
 from apertus_jax.errors import UserError
 from apertus_jax.storage import artifacts
-from apertus_jax.storage.identity import identity_of_arguments
+from apertus_jax.storage.identity import identity_of, identity_of_arguments
 from apertus_jax.terminal.progress import ProgressBars
 from apertus_jax.terminal.tables import show_table
 
@@ -60,6 +64,7 @@ class _Plan:
     seed: int
     bpe_bytes_per_source: int
     planted_sources: frozenset[str]
+    chat_format: ChatFormat
 
 
 def tokenize(
@@ -71,6 +76,7 @@ def tokenize(
     seed: int = 0,
     bpe_bytes_per_source: int = 4_000_000,
     planted: str | Sequence[str] = (),
+    chat_format: ChatFormat = ChatFormat(),  # noqa: B008 (frozen)
     progress: bool = True,
 ) -> dict[str, Any]:
     """Makes a token store of documents; returns its summary.
@@ -78,7 +84,8 @@ def tokenize(
     Idempotent: returns immediately if the output is complete.
 
     Documents with a `cluster` get the key of their cluster of copies in place of their own (`document_key` in batches),
-    so that a Goldfish mask with keys gives all copies the same holes.
+    so that a Goldfish mask with keys gives all copies the same holes. Conversations are rendered as `chat_format` says,
+    and their source keeps a loss weight for each token (`loss_weights`).
 
     Args:
       documents: `bundled`, a .jsonl(.gz) or .parquet file, a folder of them, a list of these, or a table of source
@@ -93,6 +100,7 @@ def tokenize(
         source does not crowd out the others.
       planted: folders of planted probes or canaries, read after `documents`. Each is a source of its own from which
         nothing is held out, since every copy of them must be trained on.
+      chat_format: how conversations become tokens; without a system message, by default, their system block is empty.
       progress: shows bars on a terminal.
 
     Raises:
@@ -105,7 +113,9 @@ def tokenize(
     whole = resolve_planted(planted)
     inputs = [*resolve_inputs(documents), *whole]
     planted_sources = frozenset(each.name for each in whole if each.name is not None)
-    plan = _Plan(inputs, str(tokenizer), vocab_size, held_out_fraction, seed, bpe_bytes_per_source, planted_sources)
+    plan = _Plan(
+        inputs, str(tokenizer), vocab_size, held_out_fraction, seed, bpe_bytes_per_source, planted_sources, chat_format
+    )
     given = None if plan.tokenizer in (BPE, TEKKEN) else Tokenizer.load(plan.tokenizer)
     identity = _identity(arguments, plan, given)
     if artifacts.already_built(output, KIND, identity):
@@ -198,10 +208,42 @@ def _spill_tokens(plan: _Plan, tokenizer: Tokenizer, folder: Path, total: int, b
     documents = (document for _, document in bars.track(read_inputs(plan.inputs), "tokenizing", total))
     # Large enough to keep all cores busy, small enough to bound memory.
     for batch in batched(documents, DOCUMENTS_PER_BATCH, lambda each: len(each.text), CHARACTERS_PER_BATCH):
-        for document, tokens in zip(batch, tokenizer.encode_batch([each.text for each in batch]), strict=True):
-            spill.append(document, tokens)
+        texts = [each for each in batch if not each.conversation]
+        encoded = iter(tokenizer.encode_batch([each.text for each in texts]))
+        chats = iter(_encode_chats([each for each in batch if each.conversation], tokenizer, plan.chat_format))
+        for document in batch:
+            if document.conversation:
+                spill.append(document, *next(chats))
+            else:
+                spill.append(document, next(encoded))
     spill.finish()
     return spill
+
+
+def _encode_chats(documents: Sequence[Document], tokenizer: Tokenizer, chat_format: ChatFormat) -> list[EncodedChat]:
+    """Returns ids and loss weights of conversations, without the boundary tokens of a document.
+
+    Raises:
+      UserError: an assistant says nothing in one, or what it says of the day depends on when it is tokenized.
+    """
+    if not documents:
+        return []
+    chats = []
+    for document in documents:
+        conversation = parse_conversation(json.loads(document.conversation))
+        if not conversation.has_answer:
+            raise UserError(
+                f"no assistant says anything in conversation {document.document_id} of {document.source}, so there is "
+                "nothing to learn; remove it"
+            )
+        if conversation.system is None and chat_format.names_day:
+            raise UserError(
+                f"the system block of template {chat_format.template!r} names the day, that of this run as it is; "
+                "give ChatFormat.date, or a text as ChatFormat.system"
+            )
+        chats.append(render(conversation, chat_format))
+    # The first piece is <s>, which every document gets.
+    return [EncodedChat(ids[1:], weights[1:]) for ids, weights in encode_chats(chats, tokenizer, chat_format)]
 
 
 def _stored_orders(scan: Scan, held_out: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -228,13 +270,17 @@ def _write_source(
     totals = {"documents": 0, "tokens": 0, "characters": 0, "utf8_bytes": 0}
     languages: dict[str, dict[str, int]] = {}
     rows: list[dict[str, Any]] = []
+    weights = WeightsWriter(folder) if spill.has_weights(numbers) else None
     with (
+        contextlib.closing(weights) if weights else contextlib.nullcontext(),
         MegatronWriter(folder / TOKENS_PREFIX, tokenizer.vocab_size) as writer,
         pyarrow.parquet.ParquetWriter(folder / DOCUMENTS_FILE, schema, compression="zstd") as table,
     ):
         for number in bars.track(numbers.tolist(), f"writing {folder.name}", len(numbers)):
             text_tokens, row = spill.read(number)
             writer.append(np.concatenate([bod, text_tokens, eod]))
+            if weights:
+                weights.append(spill.weights(number), len(text_tokens) + 2)
             row |= {"tokens": len(text_tokens) + 2, "document_key": document_key(row["document_id"], row["cluster"])}
             rows.append(row)
             of_language = languages.setdefault(row["language"], dict.fromkeys(totals, 0))
@@ -247,7 +293,11 @@ def _write_source(
                 rows.clear()
         if rows:
             table.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
-    return {**totals, "languages": dict(sorted(languages.items()))}
+    return {
+        **totals,
+        "languages": dict(sorted(languages.items())),
+        **({WEIGHTS: weights.summary} if weights else {}),
+    }
 
 
 def _identity(arguments: Mapping[str, Any], plan: _Plan, given: Tokenizer | None) -> dict[str, Any]:
@@ -259,8 +309,12 @@ def _identity(arguments: Mapping[str, Any], plan: _Plan, given: Tokenizer | None
     if plan.tokenizer == BPE:
         tokenizer |= {"vocab_size": plan.vocab_size, "bytes_per_source": plan.bpe_bytes_per_source}
     read = {"documents": [each.identity() for each in plan.inputs], "tokenizer": tokenizer}
-    settings = identity_of_arguments(tokenize, arguments, "output", "progress", "planted", *of_tokenizer, **read)
+    elsewhere = ("output", "progress", "planted", "chat_format", *of_tokenizer)
+    settings = identity_of_arguments(tokenize, arguments, *elsewhere, **read)
     identity = {"store_format": STORE_FORMAT, **settings}
+    # Said only when another is asked for: stores of before are recognized.
+    if plan.chat_format != ChatFormat():
+        identity |= identity_of(plan.chat_format)
     return identity | ({"planted": sorted(plan.planted_sources)} if plan.planted_sources else {})
 
 

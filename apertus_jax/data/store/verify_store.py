@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from apertus_jax.corpus.documents import read_documents
+from apertus_jax.data.store.loss_weights import WEIGHTS, WEIGHTS_FILE, check_weights
 from apertus_jax.data.store.token_blocks import check_block, num_blocks, read_digests
 from apertus_jax.data.store.token_store import HELD_OUT, TokenSource, TokenStore, document_key
 from apertus_jax.errors import UserError
@@ -36,6 +37,10 @@ def verify_store(folder: epath.Path, manifest: dict[str, Any], notes: Notes) -> 
             check_block(source, number, None if digests is None else digests[number], store.vocab_size)
         _check_boundaries(source, store)
         _check_table(source)
+        if source.weights is not None:
+            path = source.folder / WEIGHTS_FILE
+            check_weights(source.weights, source.document_starts, source.summary, path)
+            notes.add(folder, f"weights of {name}", f"{source.summary[WEIGHTS]['weighted_tokens']:,} tokens with loss")
         notes.add(folder, f"source {name}", f"{source.num_documents:,} documents, {source.num_tokens:,} tokens")
     training = [store.summary["sources"][name] for name in store.training_sources]
     for name, part in (("num_documents", "documents"), ("num_tokens", "tokens")):
