@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ast
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import gin
 from etils import epath
 
 from apertus_jax.configuration import rebind
+from apertus_jax.configuration.recording import parse_bindings
 from apertus_jax.errors import UserError
 from apertus_jax.pipeline.run_command import DEFAULT_STAGES, STAGES, run_stages
 from apertus_jax.storage import artifacts
 from apertus_jax.storage.artifacts import COMMIT_MARKER, list_files
 from apertus_jax.storage.json_reader import read_json_object
+from apertus_jax.storage.places import existing_places
 from apertus_jax.storage.run_folder import CHECKPOINTS_FOLDER
+from apertus_jax.terminal.screen import Screen
 from apertus_jax.terminal.tables import show_table
 
 # Checkpoints hold times of writing; the model that they lead to is compared instead. Intermediate stages of `prepare`
@@ -56,6 +63,11 @@ def reproduce(original: str, output: str, stages: Sequence[str] = DEFAULT_STAGES
     if not folders:
         raise UserError(f"{original} holds nothing finished to compare with; give a folder that `apertus run` wrote")
     # Read before anything is run: hours of work are not to end at a manifest that cannot be compared.
+    outside = places_outside(root, again)
+    if outside:
+        Screen(stderr=True).print(
+            f"what {original} records lets this read, beside it: {', '.join(outside)}", soft_wrap=True
+        )
     recorded = {name: artifacts.read_manifest(root / name, artifacts.kind_of(root / name))["files"] for name in folders}
     run_stages(output, stages, lambda name, command: perform(name, command, root))
     compared = [compare(first, again / name, name) for name, first in recorded.items()]
@@ -68,6 +80,25 @@ def reproduce(original: str, output: str, stages: Sequence[str] = DEFAULT_STAGES
             f"{different[0]}; compare versions, devices and inputs"
         )
     return {"same": same, "different": different}
+
+
+def places_outside(root: epath.Path, again: epath.Path) -> list[str]:
+    """Returns what exists on this machine, neither in the original nor in the output, and is named by a binding.
+
+    A recorded configuration names places; whoever runs one of a stranger's is to see which of their own it reads.
+    """
+    own = tuple(f"{os.path.realpath(folder)}/" for folder in (root, again))
+    values = parse_bindings(gin.config_str()).values()
+    named = {text for value in values for text in existing_places([_literal(value)])}
+    return sorted(text for text in named if not f"{os.path.realpath(text)}/".startswith(own))
+
+
+def _literal(value: str) -> Any:
+    """Returns a value in gin's spelling, nothing for references."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return [text for _, text in re.findall(r"(['\"])(.*?)\1", value)]
 
 
 def perform(name: str, command: Callable[[], Any], original: epath.Path) -> Any:

@@ -32,14 +32,14 @@ def check_arguments(command: str, arguments: Mapping[str, Any]) -> None:
       UserError: something may not be read, nothing can be written there, or it would be written into what is read.
     """
     read = [value for name, value in arguments.items() if name not in NO_INPUTS]
-    for each in _texts(read):
+    for each in existing_places(read):
         if len(each) > LONGEST_PATH:
             start = f"{command}: {shown_path(each)} is {len(each):,} characters long"
             raise UserError(f"{start}; no path has more than {LONGEST_PATH:,}")
         _check_readable(each, command)
     output = arguments.get(OUTPUT)
     if isinstance(output, str | os.PathLike) and os.fspath(output):
-        check_output(output, _texts(read), f"{command}.{OUTPUT}")
+        check_output(output, existing_places(read), f"{command}.{OUTPUT}")
 
 
 def _check_readable(path: str, command: str) -> None:
@@ -147,7 +147,7 @@ def _check_apart(output: str, read: str, name: str) -> None:
         raise UserError(f"{start} is around {shown_path(read)}, which is read; choose a folder of its own")
 
 
-def _texts(values: Iterable[Any]) -> Iterator[str]:
+def existing_places(values: Iterable[Any]) -> Iterator[str]:
     """Yields every text in values, lists and configuration objects that is the path of something that exists.
 
     A text with more slashes than a path has characters is yielded too: libraries take minutes over one.
@@ -158,11 +158,11 @@ def _texts(values: Iterable[Any]) -> Iterator[str]:
             if isinstance(text, str) and (_exists(text) or text.count("/") > LONGEST_PATH):
                 yield text
         elif isinstance(value, list | tuple | set | frozenset):
-            yield from _texts(value)
+            yield from existing_places(value)
         elif isinstance(value, Mapping):
-            yield from _texts(value.values())
+            yield from existing_places(value.values())
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield from _texts(getattr(value, field.name) for field in dataclasses.fields(value))
+            yield from existing_places(getattr(value, field.name) for field in dataclasses.fields(value))
 
 
 def _exists(text: str) -> bool:
