@@ -2,6 +2,7 @@
 
 A URL is split the way browsers do (WHATWG URL standard): surrounding blanks and embedded line breaks vanish, a
 backslash is a slash, user information is dropped, the host is percent-decoded, mapped by UTS 46 and written in ASCII.
+A host that ends in a number is an IPv4 address or none (`http://134744072/`).
 Deliberate differences: an empty authority is not skipped, a trailing dot of the host is dropped, and the path keeps its
 spelling.
 """
@@ -24,6 +25,8 @@ _SPLIT = re.compile(r"(https?):[/\\]{2}([^/\\?#]*)([^?#]*)(\?[^#]*)?", re.IGNORE
 _ORDINARY = re.compile(r"(https?)://([a-z0-9.-]+)(/[^\x00-\x20#\\]*)?(?:#|\Z)")
 _LINE_BREAKS = str.maketrans("", "", "\t\r\n")
 _FORBIDDEN_IN_HOST = re.compile(r"[\x00-\x20#%/:<>?@\[\\\]^|\x7f]")
+_ENDS_IN_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\Z")
+_NUMBER = re.compile(r"0x(?P<hex>[0-9a-f]*)|0(?P<octal>[0-7]+)|(?P<decimal>0|[1-9][0-9]*)")
 _PLAIN_HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 
 
@@ -67,6 +70,8 @@ def canonical_host(host: str) -> str | None:
     host = host.removesuffix(".")
     if len(host) > LONGEST_HOST:
         return None
+    if _ENDS_IN_NUMBER.search(host):
+        return _canonical_ipv4(host)
     if _PLAIN_HOST.fullmatch(host):
         return host
     if _FORBIDDEN_IN_HOST.search(host) or not all(0 < len(label) <= LONGEST_LABEL for label in host.split(".")):
@@ -140,6 +145,29 @@ def _canonical_ipv6(host: str) -> str | None:
     except ValueError:
         return None
     return None if address.scope_id is not None or not host.endswith("]") else f"[{address.compressed}]"
+
+
+def _canonical_ipv4(host: str) -> str | None:
+    """Returns the four decimal numbers of an address in lower case that ends in a number (WHATWG URL, IPv4 parser).
+
+    `134744072`, `0x8.8.2056` and `8.8.8.8` are one server. None where it is no address: nothing else ends so.
+    """
+    numbers = [_number(part) for part in host.split(".")]
+    if len(numbers) > 4 or None in numbers:
+        return None
+    *first, last = [number for number in numbers if number is not None]
+    if max(first, default=0) > 255 or last >= 256 ** (4 - len(first)):
+        return None
+    return str(ipaddress.IPv4Address(sum(each << (24 - 8 * place) for place, each in enumerate(first)) + last))
+
+
+def _number(part: str) -> int | None:
+    """Returns a decimal, octal (`010`) or hexadecimal (`0x8`) number below 2^32, None when it is none."""
+    found = _NUMBER.fullmatch(part) if len(part) <= 2 * LONGEST_LABEL else None
+    if found is None:
+        return None
+    base = 16 if found["hex"] is not None else 8 if found["octal"] else 10
+    return int(found["hex"] or found["octal"] or found["decimal"] or "0", base)
 
 
 def _in_ascii(host: str) -> str:

@@ -1,9 +1,10 @@
 """Web addresses: one spelling for each host, whatever the URL looked like, and no input that breaks them."""
 
+import re
 import urllib.parse
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from apertus_jax.corpus import web_addresses
@@ -117,6 +118,7 @@ LABEL = st.text(alphabet="abcXYZ019", min_size=1, max_size=8)
     st.none() | st.text(alphabet="ab#/", max_size=4),
 )
 def test_ordinary_urls_split_as_the_standard_library_splits_them(scheme, labels, port, path, query, fragment):
+    assume(not re.fullmatch("[0-9]+|0[xX][0-9a-fA-F]*", labels[-1]))  # the standard library knows no such addresses
     url = f"{scheme}://{'.'.join(labels)}" + (f":{port}" if port is not None else "") + "/" + path
     url += ("" if query is None else "?" + query) + ("" if fragment is None else "#" + fragment)
     address, expected = parse_web_address(url), urllib.parse.urlsplit(url)
@@ -159,3 +161,19 @@ def test_long_urls_are_not_kept_in_a_cache():
 )
 def test_registrable_domain_is_what_somebody_registered(host, domain):
     assert registrable_domain(host) == domain
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        *(("8.8.8.8", "8.8.8.8"), ("134744072", "8.8.8.8"), ("0x08080808", "8.8.8.8"), ("8.8.2056", "8.8.8.8")),
+        *(("010.8.8.8", "8.8.8.8"), ("8.526344", "8.8.8.8"), ("127.1", "127.0.0.1"), ("0X7F.1", "127.0.0.1")),
+        *(("8.8.8.8.", "8.8.8.8"), ("\uff18.8.8.8", "8.8.8.8"), ("0x", "0.0.0.0"), ("4294967295", "255.255.255.255")),
+        *(("256.1.1.1", None), ("4294967296", None), ("1.2.3.4.5", None), ("08.8.8.8", None), ("a.8", None)),
+        *(("1..8", None), ("8.8.8.256", None), ("8.8.65536", None), ("0xg.0x1", None), ("9" * 200, None)),
+        *(("8.8.8.8a", "8.8.8.8a"), ("0xg", "0xg"), ("8.example", "8.example")),
+    ],
+)
+def test_a_host_that_ends_in_a_number_is_that_address(host, address):
+    found = parse_web_address(f"http://{host}/x")
+    assert (found and found.host) == address

@@ -26,8 +26,14 @@ _NAMES = {
     "X11": "x11, mit x11",
     "ISC": "isc, iscl",
     "Apache-2.0": "apache, apache software, asf 2.0, asl, asl 2.0, al2, alv2, apache2.0, apache software 2.0",
-    "BSD-4-Clause": "bsd, bsd 4, bsd 4 clause, original bsd, old bsd, berkeley software distribution, bsd style",
-    "BSD-2-Clause": "bsd 2, bsd2, bsd 2 clause, 2 clause bsd, two clause bsd, bsd two clause, simplified bsd, freebsd",
+    "BSD-4-Clause": (
+        "bsd, bsd 4, bsd 4 clause, bsd 4 clause original or old, original bsd, old bsd, "
+        "berkeley software distribution, bsd style"
+    ),
+    "BSD-2-Clause": (
+        "bsd 2, bsd2, bsd 2 clause, bsd 2 clause simplified, 2 clause bsd, two clause bsd, bsd two clause, "
+        "simplified bsd, freebsd"
+    ),
     "BSD-3-Clause": (
         "bsd 3, bsd3, bsd 3 clause, 3 clause bsd, three clause bsd, bsd three clause, new bsd, modified bsd, "
         "revised bsd, bsd new, bsd 3 clause new or revised, bsd 3 clause new, bsd 3 clause revised"
