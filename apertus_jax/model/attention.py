@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from apertus_jax.errors import UserError
 from apertus_jax.model import attention_kernels
 from apertus_jax.model.attention_blockwise import blockwise_attention, blockwise_chunks
+from apertus_jax.model.attention_kernels import Tiles
 from apertus_jax.model.context_parallelism import (
     ChunkAttention,
     attend_in_parts,
@@ -41,6 +43,7 @@ class Implementation:
       length_multiple: the sequence length is a multiple of this.
       min_head_dim: the smallest head_dim.
       needs_kernel: it is a fused kernel: `function` takes `interpret` as well, to run on CPU for tests.
+      takes_tiles: `function` takes `tiles` as well, see `Tiles`.
       in_parts: the same for a share of the queries, cut into chunks, so that context parallelism divides the work;
         None where the partitioner splits `function` by itself.
       planned_as: the implementation whose memory `plan` counts for this one, because it can be traced anywhere; ""
@@ -52,6 +55,7 @@ class Implementation:
     length_multiple: int = 1
     min_head_dim: int = 1
     needs_kernel: bool = False
+    takes_tiles: bool = False
     in_parts: ChunkAttention | Callable[..., Array] | None = None
     planned_as: str = ""
 
@@ -97,13 +101,15 @@ def attend(
     query_slots: Array | None = None,
     implementation: str = "xla",
     interpret: bool = False,
+    tiles: Tiles = Tiles(),  # noqa: B008 (frozen)
 ) -> Array:
     """softmax(q·k / sqrt(H)) · v over the keys at or before each query's own slot, float32 inside.
 
     query [B,T,N,H], key and value [B,S,K,H] with N a multiple of K (query head i reads kv head i // (N//K))
     → [B,T,N,H] in query's dtype.
     segment_ids int32[B,T] keeps documents apart (needs T == S). query_slots int32[B,T] says which key slot each query
-    stands at, for decoding against a cache; None means slot t for query t. `interpret` runs the kernels on CPU.
+    stands at, for decoding against a cache; None means slot t for query t. `interpret` runs the kernels on CPU,
+    `tiles` cut the work of those that take them.
     Where the mesh splits sequences into `zigzag_parts(implementation)` > 1, heads are in zigzag order.
     Raises UserError if the implementation is unknown or cannot run here on these shapes.
     """
@@ -117,7 +123,9 @@ def attend(
     check_attention(implementation, query.shape[1], query.shape[3], platform, interpret)
     _log_once(implementation, platform)
     chosen = IMPLEMENTATIONS[implementation]
-    options = {"interpret": interpret} if chosen.needs_kernel else {}
+    options: dict[str, Any] = {"interpret": interpret} if chosen.needs_kernel else {}
+    if chosen.takes_tiles:
+        options["tiles"] = tiles
     if zigzag_parts(implementation) > 1:
         assert chosen.in_parts is not None
         attention = functools.partial(chosen.in_parts, **options)
@@ -185,6 +193,7 @@ IMPLEMENTATIONS = {
         platforms=("tpu",),
         length_multiple=128,
         needs_kernel=True,
+        takes_tiles=True,
         in_parts=attention_kernels.tpu_splash_chunks,
         planned_as="xla_blockwise",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -35,33 +36,50 @@ def pallas_gpu_mha(query: Array, key: Array, value: Array, segment_ids: Array | 
     return _on_each_shard("pallas_gpu_mha", kernel, query, key, value, segment_ids)
 
 
-def tpu_splash(query: Array, key: Array, value: Array, segment_ids: Array | None, interpret: bool) -> Array:
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """How a kernel cuts its work: the largest square of queries and keys, and whether one backward kernel does all."""
+
+    size: int = 512
+    fused_backward: bool = False
+
+
+def tpu_splash(
+    query: Array, key: Array, value: Array, segment_ids: Array | None, interpret: bool, tiles: Tiles = Tiles()
+) -> Array:
     """Splash attention of jax.experimental.pallas.ops.tpu; shapes as in `attend`, which checks them."""
 
     def kernel(query: Array, key: Array, value: Array, segments: Array | None) -> Array:
-        attention = _splash_kernel(np.arange(query.shape[1]), query.shape[2], 1, interpret)
+        attention = _splash_kernel(np.arange(query.shape[1]), query.shape[2], 1, interpret, tiles)
         return _call_splash(attention, query, key, value, None if segments is None else (segments, segments))
 
     return _on_each_shard("tpu_splash", kernel, query, key, value, segment_ids)
 
 
 def tpu_splash_chunks(
-    query: Array, key: Array, value: Array, segment_ids: Segmented | None, chunks: Array, interpret: bool
+    query: Array,
+    key: Array,
+    value: Array,
+    segment_ids: Segmented | None,
+    chunks: Array,
+    interpret: bool,
+    tiles: Tiles = Tiles(),
 ) -> Array:
     """Splash attention of one device's two chunks of queries to all keys; see `blockwise_chunks` for the shapes."""
     length = key.shape[1]
     parts = length // query.shape[1]
     positions = zigzag(parts)[:, None] * (length // (CHUNKS * parts)) + np.arange(length // (CHUNKS * parts))
-    whole = _splash_kernel(positions.reshape(-1), query.shape[2], parts, interpret)
+    whole = _splash_kernel(positions.reshape(-1), query.shape[2], parts, interpret, tiles)
     return _call_splash(_splash_share(whole, chunks[0], parts), query, key, value, segment_ids)
 
 
-def _splash_kernel(positions: np.ndarray, num_heads: int, parts: int, interpret: bool) -> Any:
+def _splash_kernel(positions: np.ndarray, num_heads: int, parts: int, interpret: bool, tiles: Tiles) -> Any:
     """The kernel for queries at these positions, in `parts` equal shards, and keys 0, 1, 2, …"""
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     length = positions.shape[0]
-    of_queries, of_keys = _largest_block(length // parts, 512), _largest_block(length, 512)
+    of_queries, of_keys = _largest_block(length // parts, tiles.size), _largest_block(length, tiles.size)
+    apart = None if tiles.fused_backward else of_queries, None if tiles.fused_backward else of_keys
     sizes = splash.BlockSizes(
         block_q=of_queries,
         block_kv=of_keys,
@@ -69,8 +87,9 @@ def _splash_kernel(positions: np.ndarray, num_heads: int, parts: int, interpret:
         block_q_dkv=of_queries,
         block_kv_dkv=of_keys,
         block_kv_dkv_compute=of_keys,
-        block_q_dq=of_queries,
-        block_kv_dq=of_keys,
+        block_q_dq=apart[0],
+        block_kv_dq=apart[1],
+        use_fused_bwd_kernel=tiles.fused_backward,
     )
     causal = splash.CausalMask((length, length))
     causal.q_sequence = positions.astype(np.int32)
@@ -79,6 +98,8 @@ def _splash_kernel(positions: np.ndarray, num_heads: int, parts: int, interpret:
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=parts,
+        # Output and log-sum-exp, by the name that `remat_policy` may keep them under.
+        residual_checkpoint_name="attention_context",
         interpret=interpret,
     )
 

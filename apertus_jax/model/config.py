@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from apertus_jax.errors import UserError
 from apertus_jax.model.attention import IMPLEMENTATIONS
+from apertus_jax.model.attention_kernels import Tiles
 from apertus_jax.model.feedforwards import FEEDFORWARDS, OWN
 from apertus_jax.validation import (
     fields_by_annotation,
@@ -34,6 +35,7 @@ SIZES = (
     "scan_unroll",
 )
 LARGEST_SIZE = 2**31 - 1  # indices are int32
+LEAST_TILE, LARGEST_TILE = 128, 2**14  # lanes of a TPU's registers; beyond, no chip has the memory
 LARGEST_MATRIX = 10**15  # elements, all layers together
 LARGEST_ALPHA = 80.0  # exp(80) still is a float32
 # Bounds within which float32 still tells one value from the next.
@@ -91,7 +93,9 @@ class ModelConfig:
     attend to each other. `reset_positions` restarts positions at each document. The paper's design is segment + reset
     (the default); the released checkpoints were trained causal without reset
     (docs/reference/model_and_training.md §4.4). `attention_implementation` and `feedforward` are names, also of what
-    a module outside of the package adds (docs/plugins.md).
+    a module outside of the package adds (docs/plugins.md). `tpu_splash` cuts its work into squares of `attention_tile`
+    queries and keys, or of the largest power of two that divides the sequence; with `attention_fused_backward` one
+    kernel computes all three gradients, for memory of the queries once for each tile of keys.
 
     Source: docs/reference/model_and_training.md §1.1.
     """
@@ -119,6 +123,8 @@ class ModelConfig:
     reset_positions: bool = True
     compute_dtype: str = "float32"
     attention_implementation: str = "xla"
+    attention_tile: int = Tiles.size
+    attention_fused_backward: bool = Tiles.fused_backward
     remat_policy: str = "none"
     scan_unroll: int = 1
     feedforward: str = OWN
@@ -147,6 +153,11 @@ class ModelConfig:
                 f"ModelConfig describes a matrix of {self.hidden_size * widest:.3g} parameters, more than "
                 f"{LARGEST_MATRIX:.0e}; correct its sizes"
             )
+        tile = self.attention_tile
+        require_whole_number("ModelConfig.attention_tile", tile, at_least=LEAST_TILE, at_most=LARGEST_TILE)
+        if tile & (tile - 1):
+            raise UserError(f"ModelConfig.attention_tile={tile} must be a power of two")
+        require_flag("ModelConfig.attention_fused_backward", self.attention_fused_backward)
         self._check_numerics()
         for field, allowed in (
             ("doc_attention", DOC_ATTENTION),

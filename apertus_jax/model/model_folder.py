@@ -20,6 +20,7 @@ from flax.core import meta
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from apertus_jax.errors import UserError
+from apertus_jax.model.attention_kernels import Tiles
 from apertus_jax.model.config import ModelConfig, RopeScaling
 from apertus_jax.model.feedforwards import OWN
 from apertus_jax.model.parameters import abstract_parameters, count_parameters, parameter_shapes
@@ -40,7 +41,11 @@ PARAMETERS_FILE = PARAMETERS_STEM + SUFFIX
 TOKENIZER_FOLDER = "tokenizer"
 FLOAT32 = np.dtype(np.float32)
 # Fields that came later: a model that has what every model had before them is described as before.
-LATER_FIELDS = {"feedforward": OWN}
+LATER_FIELDS = {
+    "feedforward": OWN,
+    "attention_tile": Tiles.size,
+    "attention_fused_backward": Tiles.fused_backward,
+}
 FIELDS = {kind: {field.name for field in dataclasses.fields(kind)} for kind in (ModelConfig, RopeScaling)}
 
 

@@ -9,20 +9,17 @@ import jax
 from apertus_jax.errors import UserError
 from apertus_jax.model.config import REMAT_POLICIES
 
-# What makes a second run of attention unnecessary: its inputs, and what a blockwise backward pass needs beside them.
-ATTENTION_NAMES = (
-    "attention_query",
-    "attention_key",
-    "attention_value",
-    "attention_context",
-    "attention_log_sum",
-)
+# What a backward pass in blocks needs beside queries, keys and values; a kernel has both under the first name.
+ATTENTION_RESULTS = ("attention_context", "attention_log_sum")
+# What makes a second run of attention unnecessary.
+ATTENTION_NAMES = ("attention_query", "attention_key", "attention_value", *ATTENTION_RESULTS)
 
 
 def remat_options(name: str) -> dict[str, Any] | None:
     """Keyword arguments for nn.remat, or None where nothing is to be recomputed.
 
-    none: keep everything. full: keep only each layer's input. dots: keep the results of weight matrix products.
+    none: keep everything. full: keep only each layer's input. dots: keep the results of weight matrix products and of
+    attention.
     save_attention: keep attention's inputs and outputs. offload_attention: the same, in host memory.
     Raises UserError for another name.
     """
@@ -32,7 +29,8 @@ def remat_options(name: str) -> dict[str, Any] | None:
     if name == "full":
         return {"policy": policies.nothing_saveable}
     if name == "dots":
-        return {"policy": policies.dots_with_no_batch_dims_saveable}
+        results = policies.save_only_these_names(*ATTENTION_RESULTS)
+        return {"policy": policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable, results)}
     if name == "save_attention":
         return {"policy": policies.save_only_these_names(*ATTENTION_NAMES)}
     if name == "offload_attention":

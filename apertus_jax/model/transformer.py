@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from apertus_jax.model.attention import attend, zigzag_parts
+from apertus_jax.model.attention_kernels import Tiles
 from apertus_jax.model.config import ModelConfig
 from apertus_jax.model.context_parallelism import check_context_length, into_zigzag, out_of_zigzag
 from apertus_jax.model.feedforwards import FEEDFORWARDS, OWN
@@ -147,7 +148,10 @@ class Attention(nn.Module):
         # [B,T,N,H]
         if cache is None:
             context = attend(
-                query, key, value, segment_ids=segment_ids, implementation=self.config.attention_implementation
+                *(query, key, value),
+                segment_ids=segment_ids,
+                implementation=self.config.attention_implementation,
+                tiles=Tiles(self.config.attention_tile, self.config.attention_fused_backward),
             )
         else:
             assert slots is not None  # they come with the cache

@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from apertus_jax.errors import UserError
 from apertus_jax.model import ModelConfig, Transformer, attend
 from apertus_jax.model import attention as attention_module
 from apertus_jax.model.attention_blockwise import blockwise_attention
+from apertus_jax.model.attention_kernels import Tiles
+from apertus_jax.model.remat import remat_options
 from apertus_jax.sharding import PRESETS, MeshConfig, make_mesh, use_mesh
 from tests.sharding.fake_devices import tpu_devices
 
@@ -91,6 +94,37 @@ def test_kernel_in_interpret_mode_equals_plain_with_gradients(name, length, head
     )
     theirs = values_and_gradients(lambda *heads: attend(*heads, segment_ids=segments), query, key, value, upstream)
     assert_close(ours, theirs, 1e-5)
+
+
+@pytest.mark.parametrize("tiles", [Tiles(128), Tiles(256, fused_backward=True), Tiles(128, fused_backward=True)])
+def test_splash_in_any_tiles_equals_plain_with_gradients(tiles):
+    query, key, value, upstream = random_heads(256, 2, 1, 32, batch=1)
+    segments = random_segments(256, batch=1)
+    splash = functools.partial(attend, implementation="tpu_splash", interpret=True, tiles=tiles)
+    ours = values_and_gradients(lambda *heads: splash(*heads, segment_ids=segments), *(query, key, value), upstream)
+    theirs = values_and_gradients(lambda *heads: attend(*heads, segment_ids=segments), query, key, value, upstream)
+    assert_close(ours, theirs, 1e-5)
+    kernels = str(jax.make_jaxpr(jax.grad(lambda q: splash(q, key, value).sum()))(query))
+    assert ("splash_mha_dq" in kernels) is not tiles.fused_backward
+
+
+def kernels_of(jaxpr):
+    """Yields the name of each call of a kernel, wherever it stands; what nobody reads the compiler leaves out."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            yield equation.params["name"]
+        elif equation.outvars:
+            for inner in jaxprs_in_params(equation.params):
+                yield from kernels_of(inner)
+
+
+@pytest.mark.parametrize("policy, runs", [("full", 2), ("save_attention", 1), ("dots", 1)])
+def test_a_policy_that_keeps_results_runs_the_kernel_once(policy, runs):
+    query, key, value, _ = random_heads(128, 2, 1, 32, batch=1)
+    splash = functools.partial(attend, implementation="tpu_splash", interpret=True)
+    attention = jax.checkpoint(lambda *heads: jnp.sin(splash(*heads)).sum(), **remat_options(policy))
+    kernels = list(kernels_of(jax.make_jaxpr(jax.grad(attention, (0, 1, 2)))(query, key, value).jaxpr))
+    assert sum("fwd" in name for name in kernels) == runs and sum("dkv" in name for name in kernels) == 1
 
 
 def test_kernel_runs_per_shard_of_a_mesh():

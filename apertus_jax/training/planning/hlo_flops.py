@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 
 from apertus_jax.training.planning.hlo_text import HloText, Instruction
 
 AGAIN = "rematted_computation"  # JAX's scope of what `jax.checkpoint` computes for the second time
-# Products [T, S] of the causal half that a splash kernel does, by what its name holds.
+# Products [T, S] of the causal half that a splash kernel does, by what its name holds; without a "_dq" beside it,
+# "_dkv" does the product of the queries' gradient too.
 KERNEL_PRODUCTS = {"_fwd": 2, "_dq": 3, "_dkv": 4}
+FUSED_PRODUCTS = {"_fwd": 2, "_dkv": 5}
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -42,12 +45,15 @@ class StepFlops:
 def step_flops(program: HloText, sequence_length: int) -> StepFlops:
     """Returns the FLOPs of a program of sequences of that length (keys of a kernel: all of them)."""
     products = kernels = again = 0
+    names = [each.name for computation in program.computations.values() for each in computation]
+    apart = any(name.startswith("splash_") and "_dq" in name for name in names)
+    products_of_kernel = KERNEL_PRODUCTS if apart else FUSED_PRODUCTS
     for name, times in program.runs.items():
         backward = any(each.name.startswith("splash_") and "_dkv" in each.name for each in program.computations[name])
         for each in program.computations[name]:
             product, kernel = (
                 times * product_flops(program, each),
-                times * _kernel_flops(program, each, sequence_length),
+                times * _kernel_flops(program, each, sequence_length, products_of_kernel),
             )
             products += product
             kernels += kernel
@@ -108,11 +114,13 @@ def _meetings(
     )
 
 
-def _kernel_flops(program: HloText, instruction: Instruction, sequence_length: int) -> int:
+def _kernel_flops(
+    program: HloText, instruction: Instruction, sequence_length: int, products_of_kernel: Mapping[str, int]
+) -> int:
     """Returns the FLOPs of a splash kernel, whose largest array is [B, N, T, H]: the queries, or as large as they."""
     if instruction.operation != "custom-call" or not instruction.name.startswith("splash_"):
         return 0
-    products = sum(count for part, count in KERNEL_PRODUCTS.items() if part in instruction.name)
+    products = sum(count for part, count in products_of_kernel.items() if part in instruction.name)
     read = [array for name in instruction.operands if name in program.by_name for array in program.by_name[name].result]
     shapes = [array.shape for array in (*instruction.result, *read) if len(array.shape) == 4]
     return products * max(map(math.prod, shapes), default=0) * sequence_length

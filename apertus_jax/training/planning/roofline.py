@@ -30,7 +30,8 @@ AGAIN = {
     "offload_attention": ("attention/output", *_FEEDFORWARD),
     "full": ("attention/", *_FEEDFORWARD),
 }
-KEEP_ATTENTION = ("save_attention", "offload_attention")
+KEEP_ATTENTION = ("dots", "save_attention", "offload_attention")
+NAMES_RESULTS = ("xla_blockwise", "tpu_splash")  # for `remat_policy`, see model/remat.py
 ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5  # products [T, S]: scores and values; those and their three gradients
 
 
@@ -152,10 +153,9 @@ def products_of(model: ModelConfig) -> list[Product]:
 
 
 def attention_of(model: ModelConfig) -> Attention:
-    """Returns the attention of a model. No policy but `none` keeps what the splash kernel needs to go backward."""
-    kept = model.remat_policy == "none" or (
-        model.remat_policy in KEEP_ATTENTION and model.attention_implementation == "xla_blockwise"
-    )
+    """Returns the attention of a model, computed again where its policy keeps no result of it, or it names none."""
+    names = model.attention_implementation in NAMES_RESULTS
+    kept = model.remat_policy == "none" or (model.remat_policy in KEEP_ATTENTION and names)
     return Attention(model.num_layers, model.num_heads * model.head_dim, not kept)
 
 

@@ -12,6 +12,7 @@ from etils import epath
 from apertus_jax import __version__
 from apertus_jax.data.provenance.recorded_stream import EARLIER, FROM_STEP, phases_before
 from apertus_jax.errors import UserError
+from apertus_jax.model.attention_kernels import Tiles
 from apertus_jax.model.feedforwards import OWN
 from apertus_jax.process.module_sources import IMPORT_COMMENT
 from apertus_jax.storage.artifacts import BUILDING_MARKER, COMMIT_MARKER, digest_json, write_atomically
@@ -49,6 +50,8 @@ FREE_TO_CHANGE = free_bindings(TrainingConfig, RunSchedule, RemovalOptions, JobL
 # Bindings that came after runs were recorded → what those runs had; with that value they are as if absent.
 ADDED_LATER = {
     "ModelConfig.feedforward": repr(OWN),
+    "ModelConfig.attention_tile": repr(Tiles.size),
+    "ModelConfig.attention_fused_backward": repr(Tiles.fused_backward),
     "TrainingConfig.compiler_options": "()",
     **{f"StepGuard.{field.name}": repr(field.default) for field in dataclasses.fields(StepGuard)},
 }

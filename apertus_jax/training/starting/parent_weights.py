@@ -34,6 +34,7 @@ NOT_PUBLISHED = ("doc_attention", "reset_positions")
 # How the same numbers are computed, and what random weights are drawn from.
 WITHOUT_MEANING = (
     ("compute_dtype", "attention_implementation", "remat_policy", "scan_unroll")
+    + ("attention_tile", "attention_fused_backward")
     + ("init_std", "xielu_alpha_p", "xielu_alpha_n")
 )  # fmt: skip
 DIFFERENCES_SHOWN = 4
