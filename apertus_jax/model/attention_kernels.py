@@ -38,7 +38,7 @@ def pallas_gpu_mha(query: Array, key: Array, value: Array, segment_ids: Array | 
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """How a kernel cuts its work: the largest square of queries and keys, and whether one backward kernel does all."""
+    """Cut of a kernel's work: the largest square of queries and keys, and whether one backward kernel does all."""
 
     size: int = 512
     fused_backward: bool = False
