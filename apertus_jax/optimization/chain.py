@@ -16,25 +16,31 @@ from apertus_jax.optimization.schedules import Schedule, resolve_learning_rate
 from apertus_jax.validation import spelled
 
 DECAYED_LEAVES = ("kernel", "embedding")
+XIELU_LEAVES = ("alpha_p", "alpha_n")
 
 
 def make_optimizer(
-    optimizer: Callable[..., optax.GradientTransformation], learning_rate: float | Schedule
+    optimizer: Callable[..., optax.GradientTransformation],
+    learning_rate: float | Schedule,
+    mask: Callable[[optax.Params], optax.Params] | None = None,
 ) -> optax.GradientTransformation:
     """Calls what makes an optimizer, such as `ademamix`, with the learning rate and the mask of the leaves that decay.
+
+    Without a mask it is `weight_decay_mask`.
 
     Raises:
       UserError: it does not take `learning_rate` and `mask`, or gives no optax.GradientTransformation.
     """
     name = getattr(optimizer, "__name__", type(optimizer).__name__)
+    mask = weight_decay_mask if mask is None else mask
     try:
-        inspect.signature(optimizer).bind(learning_rate=learning_rate, mask=weight_decay_mask)
+        inspect.signature(optimizer).bind(learning_rate=learning_rate, mask=mask)
     except TypeError as error:
         raise UserError(
             f"the optimizer {name} cannot be called with learning_rate and mask ({error}); let it take these, and give "
             "all others a default"
         ) from error
-    made = optimizer(learning_rate=learning_rate, mask=weight_decay_mask)
+    made = optimizer(learning_rate=learning_rate, mask=mask)
     if not (callable(getattr(made, "init", None)) and callable(getattr(made, "update", None))):
         raise UserError(f"the optimizer {name} gives {spelled(made)}; it must give an optax.GradientTransformation")
     return made
@@ -59,6 +65,15 @@ def weight_decay_mask(params: optax.Params) -> optax.Params:
     not ranks: a stacked norm scale [L, D] has two axes.
     """
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in DECAYED_LEAVES, params)
+
+
+def weight_decay_mask_with_alphas(params: optax.Params) -> optax.Params:
+    """`weight_decay_mask`, and True for the raw xIELU scalars too, as Apertus 1.5 was trained.
+
+    Source: docs/reference/after_version_1.md §1.
+    """
+    decayed = DECAYED_LEAVES + XIELU_LEAVES
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key in decayed, params)
 
 
 def scale_by_learning_rate(learning_rate: float | Schedule) -> optax.GradientTransformationExtraArgs:

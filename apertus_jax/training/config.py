@@ -39,11 +39,14 @@ class TrainingConfig:
       sequence_length: tokens of one sample.
       accumulation: sequential pieces per step; the batch must divide by it.
       clip_norm: global gradient norm above which gradients are scaled down (0.1 in the released runs); None for never.
+      decay_xielu_alphas: weight decay also on the two xIELU scalars of each layer, which are left out by default.
       seed: decides initial parameters and data order.
       init_from: weights to start from in place of random ones: a model folder, a Hugging Face Apertus folder, or a run;
         "" for none. A run that has a checkpoint goes on from it.
       init_step: a committed step of the run `init_from`; None for its last one.
       init_optimizer: go on from that step with its optimizer state, step count and order of samples.
+      init_unread_sources: refuse a start from weights alone with a source that the run of the weights, or one that it
+        started from itself, has read: no text is trained twice over phases that have their sources each.
       log_every, checkpoint_every: in steps.
       keep_last: newest checkpoints kept; keep_every: multiples of this many steps are kept for good (0: none).
       max_skipped_in_a_row: non-finite steps tolerated in a row before the run stops with an error; their updates are
@@ -59,6 +62,7 @@ class TrainingConfig:
     sequence_length: int = 4096
     accumulation: int = 1
     clip_norm: float | None = 0.1
+    decay_xielu_alphas: bool = False
     seed: int = 28
     log_every: int = free_to_change(10)
     checkpoint_every: int = free_to_change(250)
@@ -74,6 +78,7 @@ class TrainingConfig:
     init_from: str = free_to_change("")
     init_step: int | None = free_to_change(None)
     init_optimizer: bool = free_to_change(False)
+    init_unread_sources: bool = free_to_change(False)
 
     def __post_init__(self) -> None:
         for name in ("accumulation", "log_every", "checkpoint_every", "keep_last", "prefetch"):

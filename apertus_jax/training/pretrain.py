@@ -49,6 +49,7 @@ from apertus_jax.training.run import Caller, ResolvedSchedule, RunSchedule, Trai
 from apertus_jax.training.starting.first_state import begin_branch, load_parent, restore_or_initialize
 from apertus_jax.training.starting.origin import find_origin
 from apertus_jax.training.starting.parent_weights import StartFrom
+from apertus_jax.training.starting.unread_sources import check_unread_sources
 from apertus_jax.training.survival.job_monitor import watched_job
 from apertus_jax.training.survival.step_guard import StepGuard
 from apertus_jax.training.survival.supervision import Supervision
@@ -120,6 +121,8 @@ def pretrain(
     origin = find_origin(_start_of(training), folder, token_store, model)
     # A run that goes on may have consumed other samples than these batches make: how many is known further down.
     stream = None if folder.mixture.exists() or origin.branches else asked.stream()
+    if training.init_unread_sources and origin.weights is not None and not origin.branches:
+        check_unread_sources(origin.weights.record, {entry.source for entry in (stream or asked.stream()).sources})
     # ---------------------------------------------------------------- program
     program = _make_program(asked, model, optimizer, objective, mesh, caller, supervision.guard)
     loaded = load_parent(program, origin)

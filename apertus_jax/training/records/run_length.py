@@ -14,7 +14,7 @@ from apertus_jax.optimization import (
     last_sample_of,
     optimizer_chain,
 )
-from apertus_jax.optimization.chain import make_optimizer
+from apertus_jax.optimization.chain import make_optimizer, weight_decay_mask_with_alphas
 from apertus_jax.training.config import TrainingConfig
 from apertus_jax.training.run import ResolvedSchedule
 
@@ -29,7 +29,8 @@ def chain_of_run(
     training: TrainingConfig,
 ) -> optax.GradientTransformationExtraArgs:
     """Returns clipping and optimizer of a run; the state of the optimizer does not depend on the learning rate."""
-    return optimizer_chain(make_optimizer(optimizer, schedule.learning_rate), training.clip_norm)
+    mask = weight_decay_mask_with_alphas if training.decay_xielu_alphas else None
+    return optimizer_chain(make_optimizer(optimizer, schedule.learning_rate, mask), training.clip_norm)
 
 
 def length_binding(learning_rate: float | Schedule, total_samples: int) -> dict[str, str]:
