@@ -12,8 +12,14 @@ from apertus_jax.model import abstract_parameters, count_parameters
 
 FILES = sorted(str(path.relative_to(configuration.GIN_CONFIGS)) for path in configuration.GIN_CONFIGS.rglob("*.gin"))
 EXPERIMENTS = [name for name in FILES if "/" not in name]
-# The shared recipe leaves these to the experiment that includes it.
+# The shared recipes leave these to the experiments that include them.
+PHASE = ["LENGTH = 8192", "PEAK_LEARNING_RATE = 1.0", "WARMUP_SAMPLES = 8"]
 MACROS = {
+    "recipes/long_context.gin": PHASE,
+    "recipes/long_context_as_run.gin": ["SOURCES = ['web']"],
+    "recipes/apertus_1p5.gin": PHASE[:1],
+    "recipes/apertus_1p5_long_context.gin": PHASE,
+    "recipes/apertus_1p5_stages.gin": [*PHASE[1:], "TOTAL_SAMPLES = 64", "DECAY_SAMPLES = 8"],
     "recipes/apertus.gin": ["PEAK_LEARNING_RATE = 1.0", "LEARNING_RATE_INIT_FRACTION = 0.0"],
     "recipes/apertus_stages.gin": [f"Mixture.stages = [{', '.join(f'@stage{n}/MixtureStage()' for n in range(1, 6))}]"],
 }

@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from apertus_jax.checkpoints import open_model
-from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, TokenStore, stream_of_store
+from apertus_jax.data import (
+    BatchSchedule,
+    MegatronMixture,
+    MegatronStage,
+    Mixture,
+    MixtureStage,
+    TokenStore,
+    stream_of_store,
+)
 from apertus_jax.data.loader.batch_loader import BatchLoader, ReadAhead
 from apertus_jax.data.loader.device_batches import DeviceBatches
 from apertus_jax.data.provenance.provenance_command import provenance
@@ -24,7 +32,7 @@ from apertus_jax.release.data_summary import PublishedModel
 from apertus_jax.sharding import MeshConfig
 from apertus_jax.storage.run_folder import RunFolder
 from apertus_jax.storage.run_parent import read_parent, recorded_parent
-from apertus_jax.training import pretrain
+from apertus_jax.training import Objective, pretrain
 from apertus_jax.training.program import make_program
 from apertus_jax.training.starting.parent_weights import StartFrom, check_architecture, open_parent
 from apertus_jax.training.state import TrainState
@@ -316,3 +324,41 @@ def test_other_optimizer_or_store_cannot_go_on_with_its_state(store, finished_ru
     with pytest.raises(UserError, match="which read the token store .* give its own store"):
         small_run(tmp_path / "s", tmp_path / "run", **onward)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_phase_refuses_sources_that_runs_before_it_read(store, tmp_path, caplog):
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    one, two = (Mixture([MixtureStage(rates={name: 1.0})]) for name in ("one", "two"))
+    unread = {"init_unread_sources": True}
+    small_run(store, first, unread, mixture=one, total_steps=1)  # random weights have read nothing
+    for again in (one, MIXTURE):
+        with pytest.raises(UserError, match=rf"source 'one' .* was read by {first} already"):
+            small_run(store, second, unread, init_from=str(first), mixture=again, total_steps=1)
+    assert not second.exists(), "nothing is written"
+    small_run(store, second, unread, init_from=str(first), mixture=two, total_steps=1)
+    small_run(store, second, unread, init_from=str(first), mixture=two, total_steps=1)  # it resumes
+    for source, run in (("one", first), ("two", second)):  # of the run before, and of the one before that
+        with pytest.raises(UserError, match=f"source '{source}' .* {run} already"):
+            mixture = Mixture([MixtureStage(rates={source: 1.0})])
+            small_run(store, third, unread, init_from=str(second / "model"), mixture=mixture, total_steps=1)
+    small_run(store, third, init_from=str(second), mixture=one, total_steps=1)  # nobody asked
+    shutil.rmtree(first)
+    small_run(store, tmp_path / "fourth", unread, init_from=str(second), mixture=one, total_steps=1)
+    assert "nothing here says which sources trained first, step 1" in caplog.text
+
+
+def test_a_stage_goes_on_in_another_packing_and_loss(store, tmp_path):
+    # As the third stage of Apertus 1.5: optimizer, step count and schedule stay, the sampler begins anew.
+    stages = [MegatronStage(0, 41, ["one"]), MegatronStage(16, 41, ["two"])]
+    shared = {"learning_rate": wsd_schedule(1e-2, 8, 48, 16, lr_init_frac=0.0), "batch_schedule": BatchSchedule(8)}
+    before = {"mixture": MegatronMixture(stages), "objective": Objective(OBJECTIVE.loss_masks, "microbatch", 1)}
+    small_run(store, tmp_path / "stages", {"log_every": 1}, total_steps=4, **before, **shared)
+    packed = Mixture([MixtureStage(sources=["one"])], sample_index="best_fit")
+    onward = {"init_from": str(tmp_path / "stages"), "init_optimizer": True, "mixture": packed, "total_steps": 6}
+    small_run(store, tmp_path / "packed", {"log_every": 1}, objective=OBJECTIVE, **onward, **shared)
+    rows = [json.loads(line) for line in (tmp_path / "packed" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["samples"] for row in rows] == [8, 16, 24, 32, 40, 48]
+    assert [row["learning_rate"] for row in rows] == [float(shared["learning_rate"](8 * step)) for step in range(6)]
+    record = json.loads((tmp_path / "packed" / "mixture.json").read_text())
+    assert (record["from_step"], record["from_sample"], len(record["earlier"])) == (4, 32, 1)
+    assert {entry["sample_index"] for entry in record["sources"]} == {"BestFitIndex"}
