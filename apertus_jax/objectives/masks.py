@@ -20,7 +20,7 @@ from apertus_jax.errors import UserError
 from apertus_jax.objectives.anchors import AnchorTable, VocabularyText, anchor_table
 from apertus_jax.objectives.goldfish import ROW_STRATEGIES, check_exempt_ids, check_goldfish, goldfish_mask
 from apertus_jax.source_keys import source_key
-from apertus_jax.validation import require_flag, require_list, require_whole_number, spelled
+from apertus_jax.validation import require_callable, require_flag, require_list, require_whole_number, spelled
 
 LARGEST_ID = 2**31 - 1  # ids are int32 on devices
 Batch = Mapping[str, jax.Array]
@@ -204,6 +204,8 @@ def on_sources(masks: Sequence[LossMask], sources: Sequence[str]) -> LossMask:
     """
     require_list("on_sources.masks", masks, at_least=1)
     require_list("on_sources.sources", sources, of=str, at_least=1, distinct=True)
+    for each in masks:
+        require_callable("a mask of on_sources.masks", each, "on_sources.masks = [@goldfish()]")
     masks, keys = tuple(masks), [source_key(name) for name in sources]
 
     def mask(batch: Batch) -> jax.Array:

@@ -5,10 +5,12 @@ import os
 import shutil
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from apertus_jax.chat import ChatFormat, encode_chats, parse_conversation, render
 from apertus_jax.corpus.documents import read_documents
+from apertus_jax.corpus.ledger import parts_of
 from apertus_jax.corpus.licences import LicenceRule, LicenceScoring
 from apertus_jax.corpus.prepare import Policy, prepare
 from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, TokenStore, stream_of_store, tokenize
@@ -148,6 +150,13 @@ def test_prepare_replaces_personal_data_within_parts(tmp_path, tokenizer):
     settings = {"launcher": "inline", "as_of": "2026-11-24", "progress": False}
     prepare(str(tmp_path / "prepared"), policy, str(tmp_path / "chats.jsonl"), **settings)
     (document,) = read_documents(tmp_path / "prepared")
+    (part,) = parts_of(tmp_path / "prepared")
+    rows = pyarrow.parquet.read_table(str(part / "quarantine.parquet")).to_pylist()
+    assert [(row["row"], row["reason"]) for row in rows] == [
+        (2, "malformed_conversation"),
+        (3, "malformed_conversation"),
+    ]
+    assert [row["detail"] for row in rows] == ["message 1 has an unknown role", "no assistant says anything"]
     assert "example.org" not in document.conversation + document.text
     conversation = json.loads(document.conversation)["messages"]
     assert conversation[0]["content"] == "Write to <email-pii> please, in two or three sentences."

@@ -229,7 +229,7 @@ def test_export_ships_the_template_of_its_vocabulary(chat_tokenizers, tmp_path):
 
 
 def test_block_of_the_page_prints_what_it_says(capsys):
-    (block,) = [block for block in blocks_of("docs/instruct.md") if block.language == "python"]
+    block, _ = [block for block in blocks_of("docs/instruct.md") if block.language == "python"]
     exec(block.text, {})
     printed = capsys.readouterr().out
     assert printed.startswith("<s><|system_start|>You are Apertus, a helpful assistant")

@@ -14,6 +14,7 @@ from apertus_jax.configuration.registry import bindables
 from apertus_jax.corpus.removal import RemovalRule
 from apertus_jax.data import BatchSchedule
 from apertus_jax.errors import UserError
+from apertus_jax.objectives import goldfish
 
 NAMES = sorted(name for names in CONFIGURABLES.values() for name in names)
 # What a name needs beside the setting that is wrong.
@@ -28,6 +29,7 @@ NEEDED = {
     "adamw": {"learning_rate": 1e-3},
     "completion_only": {"start_id": 1, "end_id": 2},
     "not_after_eod": {"eod_id": 2},
+    "on_sources": {"masks": [goldfish()], "sources": ["web"]},
     "RunSchedule": {"batch_schedule": BatchSchedule(8), "learning_rate": 1e-3, "total_steps": 9},
     "Crawler": {"name": "bot"},
     "HeldOutEvaluator": {"every_tokens": 100},
