@@ -15,6 +15,7 @@ from apertus_jax.corpus.licences import LicenceRule, LicenceScoring
 from apertus_jax.corpus.prepare import Policy, prepare
 from apertus_jax.data import BatchSchedule, Mixture, MixtureStage, TokenStore, stream_of_store, tokenize
 from apertus_jax.data.loader.batch_loader import BatchLoader
+from apertus_jax.data.sample_order.document_index import DocumentIndex
 from apertus_jax.data.store.loss_weights import WEIGHTS_FILE
 from apertus_jax.errors import UserError
 from apertus_jax.pipeline.verify_command import verify
@@ -186,3 +187,18 @@ def test_chats_that_teach_nothing_are_one_line(tmp_path, tokenizer):
         newer = ChatFormat("apertus-1.5")
         tokenize(str(dated), tmp_path / "store", str(tokenizer), chat_format=newer, progress=False)
     assert not (tmp_path / "store").exists()
+
+
+def test_rows_without_an_answer_are_left_out(store):
+    source, length = store.source("chats"), 40
+    index = DocumentIndex(source, length, "chats")
+    sample = 0
+    for number, (start, end) in enumerate(zip(source.document_starts, source.document_starts[1:], strict=False)):
+        labels = source.weights[start + 1 : min(end, start + length + 1)]
+        if labels.sum() > 0:
+            assert [part.tolist() for part in index.spans(sample)] == [[number], [0], [len(labels) + 1]]
+            assert index.samples_of_document(number).tolist() == [sample]
+            sample += 1
+        else:
+            assert index.samples_of_document(number).tolist() == []
+    assert 0 < sample == index.num_samples < source.num_documents

@@ -53,7 +53,7 @@ def write(run, record):
     (run / "mixture.json").write_text(json.dumps(record, sort_keys=True))
 
 
-@pytest.mark.parametrize("sample_index", ["windows", "best_fit"])
+@pytest.mark.parametrize("sample_index", ["windows", "best_fit", "one_document"])
 @pytest.mark.parametrize("name", MIXTURES)
 def test_the_order_is_made_again_from_the_run_folder_alone(folder, tmp_path, name, sample_index):
     store = TokenStore.open(folder)
