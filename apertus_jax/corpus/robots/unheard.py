@@ -25,6 +25,14 @@ GENERIC_NAMES = frozenset(
 
 _FIELDS = ("disallow", "useragent")
 _SYNONYMS = frozenset(("deny", "denied", "block", "forbid", "refuse", "agent", "agents", "robot", "bot"))
+# Refusals of training under other names than those that are read (`DisallowAITraining` stands in a draft), and what
+# takes nothing away.
+_TRAINING = re.compile(
+    r"no(?:ai|ml|llms?|tdm|train(?:ing)?)|(?:gen)?ai(?:train(?:ing)?|disallow|use|usage|input|access)|trainai"
+    r"|tdm(?:reservation)?|usagepref(?:erence)?s?"
+)
+_CONSENT = frozenset(("y", "yes", "true", "allow", "allowed", "all", "0", "?1"))
+_SIGNAL = re.compile(r"content(?:signal|usage)s?")
 _NOT_LETTERS = re.compile(r"[^a-z]+")
 _NAME = re.compile(r"(?:[\W\d_]*)((?:[^\W\d_]|[-_ \u2010-\u2015])+)")
 # Of plain lines: a beginning as of a field, or one word (perhaps of two parts) and what stands for a colon.
@@ -77,6 +85,11 @@ def looks_meant(line: bytes) -> bool:
         return False
     name = _NOT_LETTERS.sub("", named[1])
     rest = text[named.end() :].lstrip()
+    if _SIGNAL.fullmatch(name):
+        return not line.isascii()  # else it is read
+    if _TRAINING.fullmatch(name):
+        value = rest[1:] if rest[:1] in tuple(":=;") else None
+        return value is not None and value.strip() not in _CONSENT
     if name in _SYNONYMS:
         return rest[:1] == ":"
     if any(name.startswith(field) for field in _FIELDS):

@@ -81,6 +81,14 @@ UNHEARD = [
         "User-agent: AI\nDisallow: /",
     ),
     *(ALL + "Disallow: https://www.host.example/", ALL + "Disallow: http://HOST.example"),
+    *(
+        ALL + "NoAI: /",
+        ALL + "Disallow AI training in any form whatsoever: /",
+        ALL + "AI-Train: no",
+        "TDM-Reservation: 1",
+        "ai_train=no",
+    ),
+    *(ALL + "Content\uff0dSignal: ai-train=no", "Content-Signal\uff1a ai-train=no", "Usage-Preferences: train-ai=n"),
     b"\x84\x31\x95\x33User-agent: *\nDisallow: /",  # the byte order mark of GB 18030
 ]
 
@@ -100,11 +108,21 @@ def test_a_refusal_that_nobody_hears_is_not_understood(body):
         *("", "# Disallow: /", ALL, ALL + "Disallow:", "User-agent: x\nDisallow: /", "Sitemap: https://host.example/s"),
         *(ALL + "Allow: /\nCrawl-delay: 5\nHost: host.example", ALL + "Noindex: /a", "User-agent: all\nAllow: /"),
         *(ALL + "Display: none", "Allow: /a\n" + ALL, ALL + "Content-Signal: ai-train=yes", ALL + "Request-rate: 1/5"),
+        *(
+            ALL + "AI-Train: yes",
+            ALL + "TDM-Reservation: 0",
+            ALL + "Content-Signal: ai-train=no",
+            "Content-Usage: train-ai=n",
+        ),
         *(ALL + "Allowance: /", ALL + "Disallow: https://shop.host.example/"),
     ],
 )
 def test_a_file_without_a_hidden_refusal_is_understood(body):
     assert state_of(body) == "found"
+
+
+def test_a_field_about_training_is_read_as_disallow():
+    assert is_refused(ALL + "DisallowAITraining: /")
 
 
 def test_the_evidence_of_a_read_path_is_the_line():
