@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +22,9 @@ from apertus_jax.storage.artifacts import COMMIT_MARKER, list_files
 from apertus_jax.storage.json_reader import read_json_object
 from apertus_jax.storage.places import existing_places
 from apertus_jax.storage.run_folder import CHECKPOINTS_FOLDER
-from apertus_jax.terminal.screen import Screen
 from apertus_jax.terminal.tables import show_table
 
+_log = logging.getLogger(__name__)
 # Checkpoints hold times of writing; the model that they lead to is compared instead. Intermediate stages of `prepare`
 # come out in its results.
 NOT_COMPARED = (CHECKPOINTS_FOLDER, "prepared.work")
@@ -65,9 +66,7 @@ def reproduce(original: str, output: str, stages: Sequence[str] = DEFAULT_STAGES
     # Read before anything is run: hours of work are not to end at a manifest that cannot be compared.
     outside = places_outside(root, again)
     if outside:
-        Screen(stderr=True).print(
-            f"what {original} records lets this read, beside it: {', '.join(outside)}", soft_wrap=True
-        )
+        _log.info("what %s records lets this read, beside it: %s", original, ", ".join(outside))
     recorded = {name: artifacts.read_manifest(root / name, artifacts.kind_of(root / name))["files"] for name in folders}
     run_stages(output, stages, lambda name, command: perform(name, command, root))
     compared = [compare(first, again / name, name) for name, first in recorded.items()]

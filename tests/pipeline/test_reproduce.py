@@ -14,10 +14,13 @@ def chain(gin_file):
     return gin_file.parent / "chain"
 
 
-def test_the_chain_done_again_gives_the_same_files(chain, tmp_path, capsys):
-    assert main(["reproduce", f"--input={chain}", f"--output={tmp_path / 'again'}"]) == 0
-    shown, told = capsys.readouterr()
-    assert f"lets this read, beside it: {chain.parent / 'documents.jsonl'}\n" in told
+def test_the_chain_done_again_gives_the_same_files(chain, tmp_path, capsys, caplog):
+    with caplog.at_level("INFO"):
+        assert main(["reproduce", f"--input={chain}", f"--output={tmp_path / 'again'}"]) == 0
+    shown = capsys.readouterr().out
+    assert any(
+        line.endswith(f"lets this read, beside it: {chain.parent / 'documents.jsonl'}") for line in caplog.messages
+    )
     for name in ("store", "train/model", "evaluation", "huggingface", "samples"):
         assert name in shown
     first = json.loads((chain / "train" / "model" / "COMMITTED.json").read_text())

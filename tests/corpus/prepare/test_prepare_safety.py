@@ -92,8 +92,11 @@ def both(tmp_path_factory):
     lines = [json.dumps(row) for row in hostile_rows()]
     (documents / f"{MARK}<b>\x1b[1m.jsonl").write_text("\n".join([*lines, f'["{MARK}"]', f'{{"{MARK}']) + "\n")
     (root / "robots").mkdir()
-    bad = MARKUP + ESCAPES.replace("\n", "").replace("\r", "") + BIDI
-    body = f"User-agent: GPTBot\nUser-agent: {bad}\nDisallow: /{bad}\nDisallow: /1\nContent-Usage: train-ai=n, {bad}\n"
+    bad = MARKUP + "".join(ESCAPES.splitlines()) + BIDI  # any end of a line of Unicode ends a rule
+    plain = "".join(filter(str.isascii, bad))  # with other letters a preference is not understood
+    body = (
+        f"User-agent: GPTBot\nUser-agent: {bad}\nDisallow: /{bad}\nDisallow: /1\nContent-Usage: train-ai=n, {plain}\n"
+    )
     (root / "robots" / "fine.example").write_text(body)
     (root / "policy.gin").write_text(GIN)
     flags = [f"--gin_file={root / 'policy.gin'}"]
