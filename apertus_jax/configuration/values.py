@@ -8,6 +8,7 @@ themselves. Lists and tuples are one to gin files. What an annotation leaves ope
 from __future__ import annotations
 
 import collections.abc
+import functools
 import inspect
 import math
 import os
@@ -79,12 +80,11 @@ def _function_of(hint: Any) -> Any:
     """Returns a protocol of a function as the `Callable` that it describes; other annotations as they are."""
     if not getattr(hint, "_is_protocol", False) or _members(hint) != ["__call__"]:
         return hint
-    try:
-        hints = typing.get_type_hints(hint.__call__)
-    except (NameError, TypeError, AttributeError):
+    hints = _hints_of(hint.__call__)
+    if hints is None:
         return collections.abc.Callable
-    result = hints.pop("return", Any)
-    return collections.abc.Callable[list(hints.values()), result]
+    parameters = [each for name, each in hints.items() if name != "return"]
+    return collections.abc.Callable[parameters, hints.get("return", Any)]
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -213,10 +213,16 @@ def _call_fits(made: Any, hint: Any) -> bool:
 
 def _result_of(function: Any) -> Any:
     """The annotation of what a function returns, or `typing.Any`."""
+    return (_hints_of(function) or {}).get("return", Any)
+
+
+@functools.cache
+def _hints_of(function: Any) -> dict[str, Any] | None:
+    """Returns a function's annotations, evaluated once; None where a name in them is unknown."""
     try:
-        return typing.get_type_hints(function).get("return", Any)
+        return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):
-        return Any
+        return None
 
 
 def _offered(made: Any) -> set[str]:

@@ -65,6 +65,7 @@ def folder(tmp_path_factory):
     configuration.register(cli.locations())
     for bindable in bindables.values():  # annotations are read once
         _ = bindable.hints
+    configuration.parse(["quickstart.gin"], [])  # those of protocols, too
     for lines in (["evaluate.seed = 1"], ["evaluate.sed = 1"], ["pretrain.model = 3"], ["pretrain.model = "]):
         try:
             configuration.parse(["models/test_1m.gin"], lines)
