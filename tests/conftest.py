@@ -75,6 +75,17 @@ def pytest_runtest_setup(item):
             jax.clear_caches()  # of the other kind
 
 
+@pytest.fixture
+def one_torch_thread():
+    """Torch's threads wait for each other on processors that are busy: one is soonest at the sizes of tests."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def crash_points(tmp_path_factory):
     """The compiled interposer; skips where it cannot be built."""

@@ -26,18 +26,10 @@ from tests.chat import generated
 from tests.documented_blocks import blocks_of
 from tests.model_parameters import random_parameters
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 CHATS, LENGTH = 6, 320
 MODEL = ModelConfig(420, 16, 32, 2, 4, 2)
 OBJECTIVE = Objective((), num_tiles=2)
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    """Torch's threads wait for each other on processors that are busy: one is soonest at this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

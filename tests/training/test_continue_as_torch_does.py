@@ -22,21 +22,13 @@ from apertus_jax.release import export, load_huggingface
 from apertus_jax.training import Objective
 from tests.training.small_run import small_run
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 STEPS, BATCH, LENGTH = 20, 8, 32
 RATE, DECAY, CLIP = 3e-3, 0.1, 1.0
 OPTIMIZER = {"lr": RATE, "betas": (0.9, 0.95), "eps": 1e-8}
 GOLDFISH = goldfish(k=4, h=8)
 OBJECTIVE = Objective([GOLDFISH], num_tiles=2)
 RATES = {"one": 0.7, "two": 0.3}
-
-
-@pytest.fixture(autouse=True)
-def one_torch_thread():
-    """Torch's threads wait for each other on processors that are busy: one is soonest at this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def their_model(num_kv_heads, folder, dtype):
